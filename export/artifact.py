@@ -1,0 +1,159 @@
+"""What a lookout model file says of itself.
+
+The contract (README, "The one graph contract"):
+
+    images   in   uint8   (B, H, W, 3)  RGB, letterboxed, pad 114, B dynamic
+    boxes    out  float32 (B, Q, 4)     x1, y1, x2, y2 in input pixels
+    scores   out  float32 (B, Q)        0-1, descending; 0 past the last detection
+    classes  out  int64   (B, Q)        index into ``names``
+
+Everything else the host needs is in ONNX ``metadata_props`` under ``lookout.*`` and is read
+into :class:`ModelSpec`. Knows nothing of torch, onnxruntime, or how graphs are made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from onnx import TensorProto
+
+from models.errors import LookoutError
+from models.letterbox import PAD_VALUE, Letterbox
+
+__all__ = [
+    "PAD_VALUE",
+    "SCHEMA",
+    "ArtifactError",
+    "Letterbox",
+    "LookoutError",
+    "ModelSpec",
+    "load",
+    "read_spec",
+]
+
+SCHEMA = 1
+PREFIX = "lookout."
+Resize = Literal["letterbox", "stretch"]
+
+_SURFACE = {
+    "images": (TensorProto.UINT8, 4),
+    "boxes": (TensorProto.FLOAT, 3),
+    "scores": (TensorProto.FLOAT, 2),
+    "classes": (TensorProto.INT64, 2),
+}
+
+
+class ArtifactError(LookoutError):
+    """A file that is not a model, or not one that lookout can run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything the host must know of a model besides its four tensors."""
+
+    names: tuple[str, ...]
+    input_height: int
+    input_width: int
+    family: str
+    resize: Resize = "letterbox"
+    nms_threshold: float | None = None
+    source_sha256: str = ""
+    parity: Mapping[str, float] = field(default_factory=dict)
+    """Figures measured at export, such as ``max_box_difference_px``; empty where none was made."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """The ``metadata_props`` that :meth:`from_metadata` reads back."""
+        return {
+            PREFIX + "schema": str(SCHEMA),
+            PREFIX + "names": json.dumps(self.names),
+            PREFIX + "input_size": json.dumps([self.input_height, self.input_width]),
+            PREFIX + "resize": self.resize,
+            PREFIX + "nms_threshold": json.dumps(self.nms_threshold),
+            PREFIX + "family": self.family,
+            PREFIX + "source_sha256": self.source_sha256,
+            PREFIX + "parity": json.dumps(dict(self.parity), sort_keys=True),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: str) -> ModelSpec:
+        """Read the spec of ``path`` from its metadata.
+
+        Raises:
+            ArtifactError: a key is missing, malformed, or of another schema.
+        """
+        schema = metadata.get(PREFIX + "schema")
+        if schema is None:
+            raise ArtifactError(
+                f"{path}: has no lookout metadata; adapt it first: lookout export {path} --out adapted.onnx"
+            )
+        if schema != str(SCHEMA):
+            raise ArtifactError(
+                f"{path}: model schema is {schema}, this lookout reads {SCHEMA}; export the model again"
+            )
+        try:
+            input_height, input_width = json.loads(metadata[PREFIX + "input_size"])
+            resize = metadata[PREFIX + "resize"]
+            if resize not in ("letterbox", "stretch"):
+                raise ValueError(f"resize {resize!r}")
+            return cls(
+                names=tuple(str(name) for name in json.loads(metadata[PREFIX + "names"])),
+                input_height=int(input_height),
+                input_width=int(input_width),
+                family=metadata[PREFIX + "family"],
+                resize="letterbox" if resize == "letterbox" else "stretch",
+                nms_threshold=json.loads(metadata[PREFIX + "nms_threshold"]),
+                source_sha256=metadata.get(PREFIX + "source_sha256", ""),
+                parity=json.loads(metadata.get(PREFIX + "parity", "{}")),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ArtifactError(
+                f"{path}: damaged lookout metadata ({error}); export the model again"
+            ) from error
+
+
+def load(path: str | Path) -> onnx.ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        ArtifactError: the file is missing, unreadable, or not ONNX.
+    """
+    if not Path(path).is_file():
+        raise ArtifactError(
+            f"{path}: no such model file; expected a path to an .onnx file (see: lookout models)"
+        )
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf, onnx and OS errors share no base class
+        raise ArtifactError(
+            f"{path}: not an ONNX file ({type(error).__name__}); expected a detector in ONNX"
+        ) from error
+    if not model.graph.output:
+        raise ArtifactError(f"{path}: not an ONNX detector (its graph has no outputs)")
+    return model
+
+
+def read_spec(model: onnx.ModelProto, path: str) -> ModelSpec:
+    """The spec of a loaded model, after its tensors are checked against the contract.
+
+    Raises:
+        ArtifactError: no metadata, or a tensor of another name, type or rank.
+    """
+    spec = ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
+    tensors = {value.name: value.type.tensor_type for value in [*model.graph.input, *model.graph.output]}
+    for name, (element_type, rank) in _SURFACE.items():
+        if name not in tensors:
+            raise ArtifactError(
+                f"{path}: tensor {name!r} is missing (it has {sorted(tensors)}); export it again"
+            )
+        found = tensors[name]
+        if found.elem_type != element_type or len(found.shape.dim) != rank:
+            raise ArtifactError(
+                f"{path}: tensor {name!r} is {TensorProto.DataType.Name(found.elem_type)} of rank "
+                f"{len(found.shape.dim)}, expected {TensorProto.DataType.Name(element_type)} of rank {rank}"
+            )
+    return spec

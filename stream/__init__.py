@@ -1,0 +1,1 @@
+"""The live app: sources, detection, tracking, annotation, WebRTC. Never imports torch."""

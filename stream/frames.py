@@ -1,0 +1,77 @@
+"""What travels through the pipeline: ``Frame``, ``Detections``, ``Tracks``.
+
+All are immutable and are validated once, where they are made from outside data. Boxes are xyxy
+in *source* pixels. Times are seconds: ``time_s`` is the stream's clock, ``captured_at`` is
+``time.monotonic()`` when the frame left the decoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from av import VideoFrame
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture.
+
+    ``picture`` is the decoder's own yuv420p buffer and is never written to. ``index`` counts the
+    source's frames from 0; a gap is a drop.
+    """
+
+    picture: VideoFrame
+    index: int
+    time_s: float
+    captured_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector saw in one frame. Empty is ``boxes`` of shape (0, 4)."""
+
+    boxes: Floats  # (N, 4) xyxy, source pixels
+    scores: Floats  # (N,) 0-1
+    classes: Ints  # (N,) index into the model's names
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.classes.shape != (count,):
+            raise ValueError(
+                f"boxes {self.boxes.shape}, scores {self.scores.shape}, classes {self.classes.shape}: "
+                "expected (N, 4), (N,), (N,)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Detections with an identity over time. ``ids`` belong to one camera and are never reused."""
+
+    boxes: Floats  # (N, 4) xyxy, source pixels
+    scores: Floats  # (N,) 0-1, of the last detection
+    classes: Ints  # (N,)
+    ids: Ints  # (N,)
+    ages_s: Floats  # (N,) seconds since first seen
+    coasting: Bools  # (N,) predicted, not seen in this frame
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def empty(cls) -> Self:
+        floats, ints = np.zeros(0, np.float32), np.zeros(0, np.int64)
+        return cls(np.zeros((0, 4), np.float32), floats, ints, ints, floats, np.zeros(0, np.bool_))
