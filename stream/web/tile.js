@@ -1,0 +1,172 @@
+/**
+ * One camera on the page: its picture, its state in words, its figures. It streams only while it
+ * is told that it can be seen. It knows nothing of the other tiles or of the layout.
+ */
+
+import { Meter } from "./stats.js";
+import { WhepPlayer } from "./whep.js";
+
+/** State of a camera, as the API says it -> the words on the page. */
+export const WORDS = {
+  connecting: "Connecting",
+  live: "Live",
+  stalled: "Stalled",
+  reconnecting: "Reconnecting",
+  ended: "Ended",
+  failed: "Failed",
+};
+
+const FROZEN_AFTER_MS = 3000;
+
+export class Tile {
+  #part;
+  #player;
+  #meter;
+  #camera;
+  #playing = false;
+  #connection = "idle";
+  #reason = "";
+  #reading = false;
+
+  /** @param {object} camera  one entry of /api/cameras */
+  constructor(camera) {
+    this.element = document.querySelector("#tile").content.firstElementChild.cloneNode(true);
+    this.#part = (selector) => this.element.querySelector(selector);
+    this.id = camera.id;
+    this.#part("h2").textContent = camera.id;
+    this.#meter = new Meter(this.#video, () => this.#presented());
+    this.#player = new WhepPlayer(
+      `whep/${encodeURIComponent(camera.id)}`,
+      (stream) => (this.#video.srcObject = stream),
+      (state, reason) => this.#connected(state, reason),
+    );
+    this.update(camera);
+  }
+
+  get #video() {
+    return this.#part("video");
+  }
+
+  /** Show what the API says of the camera now. */
+  update(camera) {
+    const came = camera.state === "live" && this.#camera?.state !== "live";
+    this.#camera = camera;
+    if (came) this.#player.hurry();
+    if (camera.width && camera.height) {
+      this.#part(".stage").style.setProperty("--shape", `${camera.width} / ${camera.height}`);
+    }
+    if (camera.state !== "live" && !this.#playing && !this.#video.poster) {
+      this.#video.poster = `api/cameras/${encodeURIComponent(this.id)}/snapshot.jpg`;
+    }
+    this.#show();
+  }
+
+  /** Stream while seen; leave the server alone otherwise. The last picture stays. */
+  set seen(seen) {
+    if (seen) this.#player.start();
+    else this.#player.stop();
+  }
+
+  /** @param {boolean} alone  whether this tile has the page to itself */
+  link(alone) {
+    const stage = this.#part(".stage");
+    stage.href = alone ? "#/" : `#/${encodeURIComponent(this.id)}`;
+    stage.setAttribute("aria-label", alone ? `${this.id}, back to all cameras` : `${this.id}, show alone`);
+  }
+
+  async measure() {
+    const peer = this.#player.peer;
+    if (!peer || this.#reading) return;
+    this.#reading = true;
+    try {
+      this.#figures(await this.#meter.read(peer));
+    } finally {
+      this.#reading = false;
+    }
+    this.#show();
+  }
+
+  remove() {
+    this.#player.stop();
+    this.element.remove();
+  }
+
+  #presented() {
+    if (this.#playing) return;
+    this.#playing = true;
+    this.#show();
+  }
+
+  #connected(state, reason) {
+    this.#connection = state;
+    this.#reason = reason;
+    if (state !== "connected") {
+      this.#playing = false;
+      this.#meter.forget();
+    }
+    this.#show();
+  }
+
+  #show() {
+    const { title, reason, tone } = this.#condition();
+    this.element.dataset.tone = tone;
+    this.element.dataset.state = this.#camera.state;
+    write(this.#part(".state"), this.#camera.state === "live" && tone !== "live" ? title : WORDS[this.#camera.state]);
+    write(this.#part(".notice b"), tone === "live" ? "" : title);
+    write(this.#part(".notice span"), tone === "live" ? "" : reason);
+    const live = tone === "live" && this.#camera.objects !== null;
+    write(this.#part(".objects"), live ? count(this.#camera.objects, "object") : "");
+    if (tone !== "live") for (const name of [".fps", ".latency", ".codec", ".detail"]) write(this.#part(name), "");
+  }
+
+  /** What is worth saying first: the camera's own trouble, then the connection's, then the wait for it. */
+  #condition() {
+    const { state, reason } = this.#camera;
+    if (state !== "live") {
+      const tone = state === "connecting" || state === "ended" ? "wait" : "down";
+      return { title: WORDS[state] ?? state, reason: reason ?? "", tone };
+    }
+    if (this.#connection === "waiting") {
+      return { title: "Joining again", reason: this.#reason, tone: "down" };
+    }
+    if (this.#playing && this.#meter.silentMs > FROZEN_AFTER_MS && !document.hidden) {
+      return { title: "Frozen", reason: "the camera is live, but no picture arrives here", tone: "down" };
+    }
+    return this.#playing ? { title: "Live", reason: "", tone: "live" } : { title: "Joining", reason: "", tone: "wait" };
+  }
+
+  #figures({ fps, codec, width, height, kbps, roundTripMs, displayMs, lost }) {
+    write(this.#part(".fps"), `${fps.toFixed(fps < 9.95 ? 1 : 0)} fps`);
+    write(this.#part(".codec"), codec ?? "");
+    const server = this.#camera.frame_age_ms;
+    const known = [server, roundTripMs, displayMs].every((part) => part !== null && part !== undefined);
+    const total = known ? server + roundTripMs / 2 + displayMs : null;
+    const latency = this.#part(".latency");
+    write(latency, known ? `≈ ${total.toFixed(0)} ms` : "");
+    const parts = known
+      ? `server ${server.toFixed(0)} + network ${(roundTripMs / 2).toFixed(1)} + browser ${displayMs.toFixed(0)} ms`
+      : "";
+    latency.title =
+      "Estimated, from the frame's arrival at lookout to this screen. Server: age of the newest frame when " +
+      "published. Network: half the round trip. Browser: received to displayed. " +
+      `The camera's own delay is not included. ${parts}`;
+    const words = [
+      `${width}×${height}`,
+      kbps === null ? "" : `${(kbps / 1000).toFixed(1)} Mbit/s`,
+      parts && `latency: ${parts}, without the camera's own`,
+      `detected ${(this.#camera.detect_fps ?? 0).toFixed(0)} times a second`,
+      `overlay ${this.#camera.overlay}`,
+      lost ? count(lost, "packet") + " lost" : "",
+    ];
+    write(this.#part(".detail"), words.filter(Boolean).join("  ·  "));
+  }
+}
+
+/** Change text only where it differs, so that a screen reader is not told the same thing each second. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}

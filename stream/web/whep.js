@@ -1,0 +1,150 @@
+/**
+ * A WHEP player (draft-ietf-wish-whep): one POST joins, one DELETE leaves, and it joins again by
+ * itself when the connection is lost. It knows nothing of cameras, tiles or the page.
+ */
+
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 8000;
+const CONNECT_WITHIN_MS = 8000;
+const LOST_AFTER_MS = 2500;
+
+export class WhepPlayer {
+  #url;
+  #onStream;
+  #onState;
+  #peer = null;
+  #session = null;
+  #wanted = false;
+  #failures = 0;
+  #timer = 0;
+
+  /**
+   * @param {string} url  the WHEP endpoint
+   * @param {(stream: MediaStream) => void} onStream  called once for every join
+   * @param {(state: "idle"|"joining"|"connected"|"waiting", reason: string) => void} onState
+   */
+  constructor(url, onStream, onState) {
+    this.#url = url;
+    this.#onStream = onStream;
+    this.#onState = onState;
+  }
+
+  /** The peer connection while there is one; its statistics are the caller's to read. */
+  get peer() {
+    return this.#peer;
+  }
+
+  start() {
+    if (this.#wanted) return;
+    this.#wanted = true;
+    this.#failures = 0;
+    this.#join();
+  }
+
+  stop() {
+    if (!this.#wanted) return;
+    this.#wanted = false;
+    this.#leave();
+    this.#onState("idle", "");
+  }
+
+  /** Do not sit out a pause between two tries: there is reason to think that it works now. */
+  hurry() {
+    if (this.#wanted && !this.#peer) this.#join();
+  }
+
+  async #join() {
+    clearTimeout(this.#timer);
+    this.#onState("joining", "");
+    const peer = (this.#peer = new RTCPeerConnection());
+    const { receiver } = peer.addTransceiver("video", { direction: "recvonly" });
+    showAtOnce(receiver);
+    peer.addEventListener("connectionstatechange", () => this.#follow(peer));
+    this.#timer = setTimeout(() => this.#lose(peer, "no connection"), CONNECT_WITHIN_MS);
+    try {
+      await peer.setLocalDescription();
+      // Sent before any candidate is gathered: the server learns our address from our own checks.
+      const { session, answer } = await post(this.#url, peer.localDescription.sdp);
+      if (this.#peer !== peer) return remove(session);
+      this.#session = session;
+      await peer.setRemoteDescription({ type: "answer", sdp: answer });
+      if (this.#peer === peer) this.#onStream(new MediaStream([receiver.track]));
+    } catch (error) {
+      this.#lose(peer, error.message, error.retryAfterMs);
+    }
+  }
+
+  #follow(peer) {
+    if (this.#peer !== peer) return;
+    clearTimeout(this.#timer);
+    const state = peer.connectionState;
+    if (state === "connected") {
+      this.#failures = 0;
+      this.#onState("connected", "");
+    } else if (state === "failed" || state === "closed") {
+      this.#lose(peer, "connection lost");
+    } else {
+      // "disconnected" often heals by itself; "connecting" has its own limit.
+      const limit = state === "disconnected" ? LOST_AFTER_MS : CONNECT_WITHIN_MS;
+      this.#timer = setTimeout(() => this.#lose(peer, "connection lost"), limit);
+    }
+  }
+
+  #lose(peer, reason, atLeastMs = 0) {
+    if (this.#peer !== peer) return;
+    this.#leave();
+    const pause = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures++);
+    const jitter = 0.75 + Math.random() / 2; // many viewers must not come back in step
+    this.#timer = setTimeout(() => this.#join(), Math.max(pause * jitter, atLeastMs));
+    this.#onState("waiting", reason);
+  }
+
+  #leave() {
+    clearTimeout(this.#timer);
+    this.#peer?.close();
+    this.#peer = null;
+    if (this.#session) remove(this.#session);
+    this.#session = null;
+  }
+}
+
+/** Ask the browser to hold no picture back; where it cannot be asked, the assignment has no effect. */
+function showAtOnce(receiver) {
+  receiver.jitterBufferTarget = 0;
+  receiver.playoutDelayHint = 0;
+}
+
+async function post(url, sdp) {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/sdp" },
+    body: sdp,
+    signal: AbortSignal.timeout(CONNECT_WITHIN_MS),
+  });
+  if (!response.ok) throw await refusal(response);
+  const location = response.headers.get("Location");
+  return {
+    session: location && new URL(location, response.url).href,
+    answer: await response.text(),
+  };
+}
+
+/** An Error that carries what the server said, and when it wants to be asked again. */
+async function refusal(response) {
+  const text = await response.text();
+  let said = text;
+  try {
+    const problem = JSON.parse(text);
+    said = problem.detail ?? problem.error ?? text;
+  } catch {
+    // Not JSON: shown as it is.
+  }
+  const error = new Error(`${response.status} ${String(said).slice(0, 200)}`.trim());
+  error.retryAfterMs = 1000 * (Number(response.headers.get("Retry-After")) || 0);
+  return error;
+}
+
+/** End a session. ``keepalive`` lets the request outlive the page; a lost one times out on the server. */
+function remove(session) {
+  if (session) fetch(session, { method: "DELETE", keepalive: true }).catch(() => {});
+}
