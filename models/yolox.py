@@ -1,0 +1,168 @@
+"""An anchor-free detector in the manner of YOLOX (arXiv 2107.08430).
+
+An EfficientNet-Lite0 backbone, a path-aggregation neck (arXiv 1803.01534) of depthwise-separable
+convolutions, and on each stride a head that decouples class from box and objectness. ReLU is used
+throughout because runtimes fuse it into the convolution before it.
+
+Knows nothing of losses, data, checkpoints or ONNX; suppression of overlapping boxes is not part of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.backbone import PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
+from models.boxes import cxcywh_to_xyxy
+
+STRIDES = (8, 16, 32)
+FAMILY = "lookout-yolox"
+
+
+@dataclass(frozen=True, slots=True)
+class YoloxConfig:
+    """All that is needed to build the network again."""
+
+    names: tuple[str, ...]
+    input_height: int = 320
+    input_width: int = 416
+    backbone_blocks: int = 13
+    width: int = 80
+    """Channels of the neck and the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the N predictions of one input size sit: row-major within a stride, strides ascending."""
+
+    cells: Tensor
+    """float (N, 2): column and row of each prediction's cell."""
+    strides: Tensor
+    """float (N, 1): input pixels a cell."""
+
+    @property
+    def centres(self) -> Tensor:
+        """Cell centres float (N, 2): x, y in input pixels."""
+        return (self.cells + 0.5) * self.strides
+
+
+class Separable(nn.Sequential):
+    """Depthwise then pointwise convolution, each with batch norm and ReLU (arXiv 1704.04861)."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        )
+
+
+class Neck(nn.Module):
+    """Mixes three strides top-down, then bottom-up; every output has ``width`` channels."""
+
+    def __init__(self, channels: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            for inputs in channels
+        )
+        self.down_path = nn.ModuleList(Separable(width, 5) for _ in range(2))
+        self.shrink = nn.ModuleList(Separable(width, 5, stride=2) for _ in range(2))
+        self.up_path = nn.ModuleList(Separable(width, 5) for _ in range(2))
+
+    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+        """Backbone features at strides 8, 16, 32 to ``width`` channels at the same strides."""
+        fine, middle, coarse = (layer(x) for layer, x in zip(self.lateral, features, strict=True))
+        middle = self.down_path[0](middle + functional.interpolate(coarse, scale_factor=2.0))
+        fine = self.down_path[1](fine + functional.interpolate(middle, scale_factor=2.0))
+        middle = self.up_path[0](middle + self.shrink[0](fine))
+        coarse = self.up_path[1](coarse + self.shrink[1](middle))
+        return [fine, middle, coarse]
+
+
+class Head(nn.Module):
+    """The decoupled head of one stride: a branch for the classes, a branch for box and objectness."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.class_branch = nn.Sequential(Separable(width, 3), Separable(width, 3))
+        self.box_branch = nn.Sequential(Separable(width, 3), Separable(width, 3))
+        self.class_logits = nn.Conv2d(width, classes, 1)
+        self.box_and_objectness = nn.Conv2d(width, 5, 1)
+        rare = -math.log((1 - 0.01) / 0.01)  # start from "almost nothing is an object" (arXiv 1708.02002)
+        nn.init.constant_(_bias(self.class_logits), rare)
+        with torch.no_grad():
+            _bias(self.box_and_objectness)[4] = rare
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, width, h, w) to raw predictions (B, h * w, 5 + classes)."""
+        raw = torch.cat(
+            [self.box_and_objectness(self.box_branch(x)), self.class_logits(self.class_branch(x))], 1
+        )
+        return raw.flatten(2).transpose(1, 2)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+class Yolox(nn.Module):
+    """The detector: ``decode(normalise(images))`` gives boxes and class scores before suppression."""
+
+    def __init__(self, config: YoloxConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = EfficientNetLite0(config.backbone_blocks)
+        self.neck = Neck(self.backbone.channels, config.width)
+        self.heads = nn.ModuleList(Head(config.width, len(config.names)) for _ in STRIDES)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W) as the backbone expects it."""
+        return (images.permute(0, 3, 1, 2).float() - PIXEL_MEAN) * (1 / PIXEL_STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raw predictions of normalised images (B, 3, H, W); H and W are multiples of 32.
+
+        Returns:
+            (B, N, 5 + C): x and y offset from the cell in cells, log width and log height in cells,
+            objectness logit, C class logits. N runs over the cells as in :func:`grid`.
+        """
+        features = self.neck(self.backbone(images))
+        return torch.cat([head(x) for head, x in zip(self.heads, features, strict=True)], 1)
+
+    def decode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes float32 (B, N, 4), xyxy in input pixels, and scores (B, N, C), 0 to 1, of normalised images.
+
+        A score is objectness times class probability. Nothing is sorted, thresholded or suppressed.
+        """
+        raw = self(images).float()
+        where = grid(images.shape[2], images.shape[3], raw.device)
+        return decode_boxes(raw, where), raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
+
+
+def grid(height: int, width: int, device: torch.device) -> Grid:
+    """The cells of an input of ``height`` x ``width`` pixels."""
+    cells, strides = [], []
+    for stride in STRIDES:
+        rows, columns = height // stride, width // stride
+        y, x = torch.meshgrid(
+            torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+        )
+        cells.append(torch.stack([x, y], -1).reshape(-1, 2))
+        strides.append(torch.full((rows * columns, 1), float(stride), device=device))
+    return Grid(torch.cat(cells).float(), torch.cat(strides))
+
+
+def decode_boxes(raw: Tensor, where: Grid) -> Tensor:
+    """Boxes (B, N, 4), xyxy in input pixels, of raw predictions (B, N, 5 + C)."""
+    centre = (raw[..., :2] + where.cells) * where.strides
+    size = raw[..., 2:4].exp() * where.strides
+    return cxcywh_to_xyxy(torch.cat([centre, size], -1))
