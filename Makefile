@@ -1,0 +1,54 @@
+# make setup   the virtual environment and everything in it (add EXTRAS= for the live app alone)
+# make demo    set up, then watch a real clip in a browser: open the address it prints
+# make test    set up, then lint, types and every test
+# make bench   set up, then every benchmark
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= train,test
+PORT ?= 8000
+
+BIN := $(VENV)/bin
+comma := ,
+# One stamp per set of extras: the demo does not need torch, which is gigabytes where there is a GPU.
+STAMP = $(VENV)/.installed-$(or $(subst $(comma),-,$(EXTRAS)),app)
+DEBIAN := chromium gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav \
+	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
+
+.PHONY: setup debian demo test lint bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(findstring test,$(EXTRAS)),$(MAKE) --no-print-directory debian)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	touch $@
+
+# The tests want a real browser and a real RTSP server. Where apt is not there, they say what they miss.
+debian:
+	@command -v apt-get >/dev/null || { echo "no apt-get here: install chromium and GStreamer with its RTSP server yourself"; exit 0; }; \
+	missing=$$(for package in $(DEBIAN); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	test -z "$$missing" && exit 0; \
+	echo "installing from Debian:" $$missing; \
+	run=$$(test "$$(id -u)" = 0 || command -v sudo); \
+	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+demo:
+	$(MAKE) --no-print-directory setup EXTRAS=
+	$(BIN)/lookout watch demo --port $(PORT)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: setup
+	@for which in pipeline latency viewers; do $(BIN)/lookout bench $$which || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,105 @@
+"""``lookout watch``: build everything, say what was chosen, serve until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from export.convert import ensure_contract
+from export.catalogue import resolve_model
+from stream.config import AppConfig, ServerConfig
+from stream.detector import Detector
+from stream.errors import UsageError
+from stream.pipeline import Pipeline
+from stream.server import create_app
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+
+
+def watch(config: AppConfig, say: Say) -> None:
+    """Run the live app until Ctrl-C or SIGTERM.
+
+    Raises:
+        LookoutError: the port, the model or the device cannot be had; cameras never raise.
+    """
+    listener = listen(config.server)
+    try:
+        detector = open_detector(config, say)
+        pipeline = Pipeline(config, detector)
+        for name, camera in config.cameras.items():
+            say(f"camera {name}: {camera_line(camera.source)}, overlay {camera.overlay}")
+        say(f"open    {address(config.server, listener)}")
+        asyncio.run(serve(pipeline, config.server, listener))
+    finally:
+        listener.close()
+
+
+def open_detector(config: AppConfig, say: Say) -> Detector:
+    """Load the configured model on the configured device, and say both."""
+    path = ensure_contract(resolve_model(config.detector.model), say)
+    detector = Detector(path, device=config.detector.device, threads=config.detector.threads)
+    spec = detector.spec
+    say(f"model   {Path(path).stem}: {spec.family}, {spec.input_width}x{spec.input_height}, {len(spec.names)} classes")
+    say(f"device  {detector.device} ({detector.reason})")
+    return detector
+
+
+def listen(config: ServerConfig) -> socket.socket:
+    """A listening socket, taken before anything slow is started.
+
+    Raises:
+        UsageError: the address cannot be had; says which and what to do.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen on {config.host}:{config.port} ({error.strerror or error}); "
+            "choose another with --port (0 takes a free one) or --host"
+        ) from error
+    return listener
+
+
+async def serve(pipeline: Pipeline, config: ServerConfig, listener: socket.socket) -> None:
+    """Serve until a signal; then viewers, cameras and threads end within about two seconds."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(pipeline, config),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=5,
+            ws="none",
+        )
+    )
+    pipeline.start()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await asyncio.to_thread(pipeline.stop)
+
+
+def address(config: ServerConfig, listener: socket.socket) -> str:
+    """The address to open in a browser."""
+    host = config.host if config.host not in ("0.0.0.0", "::") else socket.gethostname()
+    host = f"[{host}]" if ":" in host else host
+    token = "/?token=…" if config.token else ""
+    return f"http://{host}:{listener.getsockname()[1]}{token}"
+
+
+def camera_line(source: str) -> str:
+    """A source as it may be shown."""
+    from stream.errors import redact
+
+    return redact(source)

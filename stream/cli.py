@@ -1,0 +1,208 @@
+"""The command ``lookout``. Parses, calls, prints; all work is elsewhere.
+
+Exit codes: 0 good, 1 the work failed, 2 bad usage. What needs torch is imported only by the
+commands that need it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from models.errors import LookoutError
+from stream.errors import UsageError, redact
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=os.environ.get("LOOKOUT_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("aiortc", "aioice", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return int(options.run(options) or 0)
+    except LookoutError as error:
+        for line in redact(str(error)).splitlines():
+            errors.print(f"lookout: {line}", style="red", markup=False)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        errors.print(f"lookout: this command needs the package {error.name!r}: pip install 'lookout[train,browser]'")
+        return 1
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 130 if options.command != "watch" else 0
+
+
+def _say(line: str) -> None:
+    errors.print(line, markup=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "lookout", description="Real-time video detection, streamed: cameras in, annotated WebRTC out."
+    )
+    parser.add_argument("--version", action="version", version=f"lookout {version('lookout')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_watch(commands)
+    _add_detect(commands)
+    _add_export(commands)
+    _add_train(commands)
+    _add_eval(commands)
+    for name, run, text in (
+        ("models", _models, "list the models that can be named"),
+        ("sources", _sources, "list what this machine can watch"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        command.set_defaults(run=run)
+    _add_bench(commands)
+    return parser
+
+
+# watch, detect
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to run it (default: auto)")
+    command.add_argument("--threads", type=int, help="onnxruntime threads on CPU")
+    command.add_argument("--score", type=float, metavar="S", help="lowest score that counts (default: 0.3)")
+    command.add_argument("--transport", choices=("tcp", "udp"), help="RTSP transport (default: tcp)")
+
+
+def _add_watch(commands: Any) -> None:
+    command = commands.add_parser("watch", help="watch cameras in a browser")
+    command.add_argument(
+        "source", nargs="*", help="URL, file, device number, synthetic:WIDTHxHEIGHT@FPS, or 'demo'"
+    )
+    command.add_argument("--config", type=Path, help="YAML configuration (see configs/)")
+    _add_model_options(command)
+    command.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, help="port to listen on, 0 for a free one (default: 8000)")
+    command.add_argument("--overlay", choices=("smooth", "exact"), help="every frame, or only detected ones")
+    command.add_argument("--once", action="store_true", help="play files once instead of looping")
+    command.set_defaults(run=_watch)
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from stream.app import watch
+    from stream.config import config_from_sources, load_config, override
+
+    settings = _settings(options)
+    camera = {"overlay": options.overlay, "transport": options.transport, "loop": False if options.once else None}
+    camera = {key: value for key, value in camera.items() if value is not None}
+    if options.config is not None:
+        if options.source or camera:
+            raise UsageError("--config names the cameras and their options; give no SOURCE, --overlay, --transport or --once")
+        config = override(load_config(options.config), settings)
+    elif options.source:
+        config = config_from_sources(options.source, settings, camera)
+    else:
+        raise UsageError("expected a SOURCE (URL, file, device number, 'demo') or --config FILE; try: lookout watch demo")
+    watch(config, _say)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Command-line values by configuration section; what was not given is left out."""
+    given = {
+        "server": {"host": getattr(options, "host", None), "port": getattr(options, "port", None)},
+        "detector": {
+            "model": options.model,
+            "device": options.device,
+            "threads": options.threads,
+            "score_threshold": options.score,
+        },
+    }
+    return {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in given.items()
+    }
+
+
+def _add_detect(commands: Any) -> None:
+    command = commands.add_parser("detect", help="run over a video offline, frame by frame")
+    command.add_argument("source", help="file or URL")
+    _add_model_options(command)
+    command.add_argument("--format", choices=("jsonl", "mot", "coco"), default="jsonl", help="default: jsonl")
+    command.add_argument("--out", type=Path, help="output file (default: stdout)")
+    command.add_argument("--video", type=Path, metavar="OUT.mp4", help="also write the annotated video")
+    command.set_defaults(run=_detect)
+
+
+# export, train, eval
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser("export", help="turn a checkpoint or a stranger's .onnx into a lookout model")
+    command.add_argument("what", type=Path, help="checkpoint (.pt) or ONNX file")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    command.add_argument("--names", help="class names, separated by commas, or a file with one a line")
+    command.add_argument("--pictures", type=Path, help="folder of pictures for the parity check")
+    command.set_defaults(run=_export)
+
+
+def _add_train(commands: Any) -> None:
+    command = commands.add_parser("train", help="train a detector from a recipe")
+    command.add_argument("recipe", type=Path, help="YAML, see configs/train/")
+    command.add_argument("--restart", action="store_true", help="start anew even if a checkpoint is there")
+    command.set_defaults(run=_train)
+
+
+def _add_eval(commands: Any) -> None:
+    command = commands.add_parser("eval", help="COCO metrics of a model on annotated pictures")
+    _add_model_options(command)
+    command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
+    command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
+    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.set_defaults(run=_eval)
+
+
+# lists, benchmarks
+
+
+def _models(options: argparse.Namespace) -> None:
+    from export.catalogue import catalogue
+
+    entries = [
+        {"name": entry.name, "path": str(entry.path), "bytes": entry.size_bytes, **asdict(entry.spec)}
+        for entry in catalogue()
+    ]
+    if options.json:
+        print(json.dumps({"models": entries}))
+        return
+    for entry in entries:
+        size = f"{entry['input_width']}x{entry['input_height']}"
+        print(f"{entry['name']:<16} {entry['family']:<10} {size:<9} {entry['bytes'] / 1e6:.1f} MB  {', '.join(entry['names'][:8])}")
+    print("A path to an .onnx file works wherever a name does.")
+
+
+def _add_bench(commands: Any) -> None:
+    from stream.bench import BENCHMARKS
+
+    bench = commands.add_parser("bench", help="measure this machine")
+    which = bench.add_subparsers(dest="benchmark", required=True, metavar="WHICH")
+    for name, text in BENCHMARKS.items():
+        command = which.add_parser(name, help=text, description=text)
+        command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        command.add_argument("--seconds", type=float, help="how long to measure")
+        command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
+        command.set_defaults(run=_bench)

@@ -1,0 +1,220 @@
+"""Configuration: YAML or command line -> frozen, validated models.
+
+Unknown keys and wrong values are refused by their path and line; nothing is guessed. Knows
+nothing of how the values are used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from stream.errors import ConfigError, redact
+
+CAMERA_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ServerConfig(_Section):
+    """Where the app listens and how much it will serve."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    token: SecretStr | None = None
+    max_viewers: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _public_needs_token(self) -> ServerConfig:
+        if not self.is_loopback and self.token is None:
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines, so a token is required: "
+                "set server.token or the environment variable LOOKOUT_TOKEN"
+            )
+        return self
+
+
+class DetectorConfig(_Section):
+    """Which model runs, where, and from which score a detection counts."""
+
+    model: str = "lookout-nano"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    score_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    max_batch: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class EncoderConfig(_Section):
+    """What viewers receive."""
+
+    bitrate_kbps: Annotated[int, Field(ge=100, le=50_000)] = 2000
+
+
+class CameraConfig(_Section):
+    """One camera. ``transport`` is for RTSP, ``loop`` and ``pace`` are for files."""
+
+    source: Annotated[str, Field(min_length=1, max_length=2048)]
+    transport: Literal["tcp", "udp"] = "tcp"
+    overlay: Literal["smooth", "exact"] = "smooth"
+    detect: Literal["always", "when-watched"] = "always"
+    loop: bool = True
+    pace: Literal["realtime", "lossless"] = "realtime"
+    stall_s: Annotated[float, Field(ge=0.5, le=300)] = 5.0
+    max_backoff_s: Annotated[float, Field(ge=0.5, le=600)] = 30.0
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _device_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class AppConfig(_Section):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    detector: DetectorConfig = DetectorConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    cameras: Annotated[dict[str, CameraConfig], Field(min_length=1, max_length=256)]
+
+    @field_validator("cameras")
+    @classmethod
+    def _camera_ids(cls, cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
+        for name in cameras:
+            if not CAMERA_ID.match(name):
+                raise ValueError(f"camera name {name!r}: use lower-case letters, digits, '-' and '_', at most 40")
+        return cameras
+
+
+def load_config(path: Path) -> AppConfig:
+    """Read a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or a key or value is wrong; one line a
+            fault, each with its line number and key path.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; expected a lookout YAML configuration")
+        document = YAML().load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML configuration") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not text; expected a YAML configuration") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path}{_yaml_fault(error)}") from error
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{path}: expected keys such as 'cameras:' at the top level, got {type(document).__name__}")
+    return _validate(document, str(path))
+
+
+def config_from_sources(sources: Sequence[str], settings: Mapping[str, Mapping[str, object]]) -> AppConfig:
+    """The configuration of a command line: its sources, and overrides by section.
+
+    Raises:
+        ConfigError: a value is wrong.
+    """
+    cameras: dict[str, dict[str, object]] = {}
+    for source in sources:
+        cameras[_camera_name(source, cameras)] = {"source": source}
+    return _validate({**settings, "cameras": cameras}, "command line")
+
+
+def override(config: AppConfig, settings: Mapping[str, Mapping[str, object]]) -> AppConfig:
+    """``config`` with single values replaced, section by section, and validated again."""
+    document = config.model_dump()
+    for section, values in settings.items():
+        document[section] = {**document[section], **values}
+    return _validate(document, "command line")
+
+
+def _validate(document: Mapping[str, Any], origin: str) -> AppConfig:
+    token = os.environ.get("LOOKOUT_TOKEN")
+    server = document.get("server", {})
+    if token and isinstance(server, Mapping) and not server.get("token"):
+        document = {**document, "server": {**server, "token": token}}
+    try:
+        return AppConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_fault(document, origin, fault) for fault in error.errors())) from None
+
+
+def _fault(document: Mapping[str, Any], origin: str, fault: Any) -> str:
+    """One line for one pydantic error: where, what was expected, what came."""
+    path = [str(part) for part in fault["loc"] if part != "[key]"]
+    line = _line_of(document, path)
+    where = f"{origin}:{line}" if line else origin
+    key = ".".join(path) or "configuration"
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+        return f"{where}: {key}: unknown key; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{where}: {key}: is missing"
+    given = fault["input"]
+    shown = f" (got {redact(repr(given))[:80]})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}{'' if 'token' in key else shown}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: type[BaseModel] = AppConfig
+    sections = {"server": ServerConfig, "detector": DetectorConfig, "encoder": EncoderConfig}
+    if path:
+        model = CameraConfig if path[0] == "cameras" else sections[path[0]]
+    return list(model.model_fields)
+
+
+def _line_of(document: Any, path: list[str]) -> int | None:
+    """The 1-based line of the deepest key of ``path`` that the YAML document has."""
+    line: int | None = None
+    for part in path:
+        positions = getattr(document, "lc", None)
+        if not isinstance(document, Mapping) or part not in document or positions is None:
+            break
+        line = positions.data[part][0] + 1 if part in (positions.data or {}) else line
+        document = document[part]
+    return line
+
+
+def _yaml_fault(error: YAMLError) -> str:
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return f":{error.problem_mark.line + 1}: not valid YAML: {error.problem}"
+    return ": not valid YAML"
+
+
+def _camera_name(source: str, taken: Mapping[str, object]) -> str:
+    """A short name for a source: the file's stem, the host, ``demo``, ``camera`` for a device."""
+    if "://" in source:
+        stem = re.sub(r"^.*?://(?:[^/@]*@)?([^/:?]*).*$", r"\1", source)
+    elif source.isdigit():
+        stem = f"camera{source}"
+    else:
+        stem = re.split(r"[:@]", source, maxsplit=1)[0] if source.startswith("synthetic") else Path(source).stem
+    stem = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:32] or "camera"
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name

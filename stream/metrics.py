@@ -1,0 +1,86 @@
+"""Prometheus metrics, read from the pipeline's own counters when they are scraped.
+
+Nothing is registered at import and nothing is counted twice: the pipeline counts, this file
+names. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from stream.pipeline import Pipeline
+
+
+class Rate:
+    """Events a second over the last ``window_s`` seconds; bounded memory."""
+
+    def __init__(self, window_s: float = 3.0, most: int = 512) -> None:
+        self._window_s = window_s
+        self._times: deque[float] = deque(maxlen=most)
+
+    def tick(self) -> None:
+        self._times.append(monotonic())
+
+    def per_second(self) -> float:
+        now = monotonic()
+        recent = [time for time in list(self._times) if now - time <= self._window_s]
+        if len(recent) < 2:
+            return 0.0
+        return (len(recent) - 1) / max(now - recent[0], 1e-6)
+
+
+class PipelineCollector(Collector):
+    """Turns a pipeline's counters into metric families, one sample a camera."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def collect(self) -> Iterable[Metric]:
+        statuses = [camera.status() for camera in self._pipeline.cameras.values()]
+        counters = {
+            "frames_decoded": ("Frames that left the decoder.", "decoded"),
+            "frames_dropped": ("Frames overwritten by a newer one before detection.", "dropped"),
+            "frames_detected": ("Frames that went through the detector.", "detected"),
+            "reconnects": ("Times the source was opened again.", "reconnects"),
+            "units_encoded": ("Encoded pictures handed to viewers.", "encoded"),
+            "pictures_dropped": ("Pictures overwritten by a newer one before encoding.", "display_dropped"),
+        }
+        for name, (text, attribute) in counters.items():
+            counter = CounterMetricFamily(f"lookout_{name}", text, labels=["camera"])
+            for status in statuses:
+                counter.add_metric([status.id], float(getattr(status, attribute)))
+            yield counter
+        gauges = {
+            "up": ("1 while the camera is live.", lambda status: float(status.state == "live")),
+            "fps": ("Frames a second from the camera.", lambda status: status.fps),
+            "detect_fps": ("Frames a second through the detector.", lambda status: status.detect_fps),
+            "frame_age_seconds": ("Capture to tracks, newest frame.", lambda status: status.frame_age_ms / 1000),
+            "viewers": ("Viewers connected.", lambda status: float(status.viewers)),
+            "objects": ("Objects tracked in the newest frame.", lambda status: float(status.objects)),
+        }
+        for name, (text, value) in gauges.items():
+            gauge = GaugeMetricFamily(f"lookout_{name}", text, labels=["camera"])
+            for status in statuses:
+                gauge.add_metric([status.id], value(status))
+            yield gauge
+        yield CounterMetricFamily(
+            "lookout_inference_seconds", "Seconds inside session.run.", value=self._pipeline.detector.run_seconds
+        )
+        yield CounterMetricFamily(
+            "lookout_batches", "Calls of the detector.", value=float(self._pipeline.batches)
+        )
+
+
+def exposition(pipeline: Pipeline) -> bytes:
+    """The text of ``/metrics``."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(PipelineCollector(pipeline))
+    return generate_latest(registry)

@@ -1,0 +1,138 @@
+"""The HTTP surface: page, WHEP, camera list, snapshots, metrics, health.
+
+Every request but ``/healthz`` needs the token where one is set (Bearer, or the cookie that
+``/?token=...`` leaves). Knows nothing of how frames are made.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from stream.config import ServerConfig
+from stream.errors import LookoutError, SignallingError, redact
+from stream.metrics import exposition
+from stream.pipeline import Pipeline
+from stream.webrtc.whep import WhepService
+
+WEB = Path(__file__).parent / "web"
+COOKIE = "lookout_token"
+# The page is all our own files: nothing inline, nothing from elsewhere. FastAPI's /docs loads its
+# viewer from a CDN and is left out of the policy.
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: mediastream:; frame-ancestors 'none'"
+)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
+    """The ASGI application. It owns the viewers' sessions, not the pipeline."""
+    whep = WhepService(
+        hub_for=lambda camera_id, codec: pipeline.camera(camera_id).hub(codec),
+        max_viewers=config.max_viewers,
+        loopback_only=config.is_loopback,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await whep.close()
+
+    app = FastAPI(title="lookout", version=version("lookout"), lifespan=lifespan)
+    app.include_router(whep.router)
+    _add_guard(app, config)
+    _add_api(app, pipeline)
+    app.mount("/web", StaticFiles(directory=WEB), name="web")
+
+    @app.exception_handler(LookoutError)
+    async def refuse(request: Request, error: LookoutError) -> JSONResponse:
+        status, headers = 500, {}
+        if isinstance(error, SignallingError):
+            status = error.status
+            if error.retry_after_s is not None:
+                headers["Retry-After"] = str(error.retry_after_s)
+        return JSONResponse({"error": redact(str(error))}, status, headers)
+
+    return app
+
+
+def _add_guard(app: FastAPI, config: ServerConfig) -> None:
+    token = config.token.get_secret_value().encode() if config.token else None
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Handler) -> Response:
+        if token is None or request.url.path == "/healthz":
+            return await call_next(request)
+        offered = request.query_params.get("token") if request.url.path == "/" else None
+        if offered is not None and hmac.compare_digest(offered.encode(), token):
+            response: Response = RedirectResponse("/", status_code=303)
+            response.set_cookie(COOKIE, offered, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+            return response
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
+        if hmac.compare_digest(given.encode(), token):
+            return await call_next(request)
+        return JSONResponse(
+            {"error": "a token is required: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN once"},
+            401,
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
+    spec, detector = pipeline.detector.spec, pipeline.detector
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @app.get("/api/app")
+    async def about() -> dict[str, Any]:
+        """What runs: version, model, device, class names."""
+        return {
+            "version": app.version,
+            "model": detector.path.stem,
+            "family": spec.family,
+            "input": [spec.input_width, spec.input_height],
+            "device": detector.device,
+            "names": list(spec.names),
+            "fault": pipeline.fault,
+        }
+
+    @app.get("/api/cameras")
+    async def cameras() -> list[dict[str, Any]]:
+        """Every camera with its state, rates and counters."""
+        return [asdict(camera.status()) for camera in pipeline.cameras.values()]
+
+    @app.get("/api/cameras/{camera_id}")
+    async def camera(camera_id: str) -> dict[str, Any]:
+        return asdict(pipeline.camera(camera_id).status())
+
+    @app.get("/api/cameras/{camera_id}/snapshot.jpg", response_class=Response)
+    async def snapshot(camera_id: str) -> Response:
+        """The newest detected picture with its boxes."""
+        jpeg = await run_in_threadpool(pipeline.camera(camera_id).snapshot)
+        if jpeg is None:
+            raise SignallingError(f"camera {camera_id!r} has not shown a picture yet; try again", 503, 1)
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(exposition(pipeline), media_type="text/plain; version=0.0.4")
+
+    @app.get("/healthz")
+    async def health() -> JSONResponse:
+        """200 while the detector works, whatever the cameras do; 503 with the reason otherwise."""
+        body = {"status": "ok" if pipeline.fault is None else "failing", "detector": pipeline.fault}
+        return JSONResponse(body, 200 if pipeline.fault is None else 503)
