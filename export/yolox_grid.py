@@ -1,0 +1,172 @@
+"""The adapter for YOLOX's raw grid output (Ge et al., arXiv 2107.08430).
+
+Signature: one input float32 (B, 3, H, W) and one output float32 (B, N, 5 + C) where N is one row a
+cell of the grids of strides 8, 16 and 32, and where the graph builds each grid's columns as
+
+    4 box columns straight from a convolution | sigmoid(objectness) | sigmoid(C class columns)
+
+The last condition tells it from families of the same shape whose boxes are already decoded, such
+as YOLOX exported with ``--decode_in_inference``, or YOLOv6. Pixels are BGR 0-255, as in YOLOX
+0.1.1 and later; nothing in a file tells the older ImageNet-normalised ones, so it is said aloud.
+
+Knows nothing of NMS or of lookout's own models.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto
+
+from export.graph import (
+    join,
+    modernised,
+    opset_of,
+    parse,
+    prefixed,
+    preprocess,
+    static_shape,
+    with_constants,
+    with_dynamic_batch,
+)
+
+FAMILY = "yolox"
+STRIDES = (8, 16, 32)
+SAID = "YOLOX raw grid output (pixels taken as BGR 0-255, as since YOLOX 0.1.1)"
+
+Floats = npt.NDArray[np.float32]
+
+_LAYOUT_ONLY = {"Concat", "Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze"}
+
+
+def recognises(model: onnx.ModelProto) -> bool:
+    """Whether this is a YOLOX with a raw grid output."""
+    if len(model.graph.input) != 1 or len(model.graph.output) != 1:
+        return False
+    image, output = model.graph.input[0], model.graph.output[0]
+    if any(v.type.tensor_type.elem_type != TensorProto.FLOAT for v in (image, output)):
+        return False
+    image_shape, output_shape = static_shape(image), static_shape(output)
+    if len(image_shape) != 4 or image_shape[1] != 3 or min(image_shape[2:]) < 1 or len(output_shape) != 3:
+        return False
+    height, width = image_shape[2:]
+    rows, columns = output_shape[1:]
+    if height % STRIDES[-1] or width % STRIDES[-1] or columns < 6:
+        return False
+    return rows == len(grid(height, width)[0]) and _head_columns(model) == _expected_columns(columns - 5)
+
+
+def body(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The body (see ``graph``) of a recognised model, for any batch."""
+    height, width = input_size(model)
+    stranger = prefixed(with_dynamic_batch(modernised(model)), "yolox/")
+    opset = opset_of(stranger)
+    before = preprocess(height, width, bgr=True, opset=opset)
+    with_pixels = join(before, stranger, {"pixels": stranger.graph.input[0].name})
+    decoder = _decoder(height, width, class_count(model), opset)
+    return join(with_pixels, decoder, {stranger.graph.output[0].name: "rows"})
+
+
+def input_size(model: onnx.ModelProto) -> tuple[int, int]:
+    """Input height and width in pixels."""
+    height, width = static_shape(model.graph.input[0])[2:]
+    return height, width
+
+
+def class_count(model: onnx.ModelProto) -> int:
+    """C."""
+    return static_shape(model.graph.output[0])[2] - 5
+
+
+def grid(input_height: int, input_width: int) -> tuple[Floats, Floats]:
+    """Cell corners float32 (N, 2) x, y in cells, and strides float32 (N, 1) in pixels, row by row."""
+    corners, strides = [], []
+    for stride in STRIDES:
+        y, x = np.mgrid[: input_height // stride, : input_width // stride]
+        corners.append(np.stack([x.ravel(), y.ravel()], axis=1))
+        strides.append(np.full((x.size, 1), stride))
+    return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def decode(rows: Floats, input_height: int, input_width: int) -> tuple[Floats, Floats]:
+    """The reference for the graph's decoder, in NumPy, one picture and one cell row at a time.
+
+    Args:
+        rows: float32 (N, 5 + C), the model's own output for one picture.
+
+    Returns:
+        boxes float32 (N, 4) xyxy in input pixels, class scores float32 (N, C).
+    """
+    boxes = np.empty((len(rows), 4), np.float64)
+    index = 0
+    for stride in STRIDES:
+        for cell_y in range(input_height // stride):
+            for cell_x in range(input_width // stride):
+                x, y, log_width, log_height = rows[index, :4].astype(np.float64)
+                half_width, half_height = np.exp(log_width) * stride / 2, np.exp(log_height) * stride / 2
+                centre_x, centre_y = (x + cell_x) * stride, (y + cell_y) * stride
+                boxes[index] = (
+                    centre_x - half_width,
+                    centre_y - half_height,
+                    centre_x + half_width,
+                    centre_y + half_height,
+                )
+                index += 1
+    return boxes.astype(np.float32), rows[:, 4:5] * rows[:, 5:]
+
+
+def _decoder(input_height: int, input_width: int, classes: int, opset: int) -> onnx.ModelProto:
+    corners, strides = grid(input_height, input_width)
+    count = len(corners)
+    model = parse(
+        f"""
+        yolox_decode (float[B, {count}, {5 + classes}] rows, float[{count}, 2] corners, float[{count}, 1] strides)
+            => (float[B, {count}, 4] boxes, float[B, {count}, {classes}] class_scores)
+        {{
+            split = Constant <value_ints = [2, 2, 1, {classes}]> ()
+            offsets, log_sizes, objectness, class_given_object = Split <axis = 2> (rows, split)
+            half = Constant <value_float = 0.5> ()
+            cells = Add (offsets, corners)
+            centres = Mul (cells, strides)
+            sizes_in_cells = Exp (log_sizes)
+            half_strides = Mul (strides, half)
+            half_sizes = Mul (sizes_in_cells, half_strides)
+            top_left = Sub (centres, half_sizes)
+            bottom_right = Add (centres, half_sizes)
+            boxes = Concat <axis = 2> (top_left, bottom_right)
+            class_scores = Mul (objectness, class_given_object)
+        }}
+        """,
+        opset,
+    )
+    return with_constants(model, {"corners": corners, "strides": strides})
+
+
+def _expected_columns(classes: int) -> list[tuple[str, int]]:
+    return [("Conv", 4), ("Sigmoid", 1), ("Sigmoid", classes)] * len(STRIDES)
+
+
+def _head_columns(model: onnx.ModelProto) -> list[tuple[str, int]]:
+    """The operators that make the output's columns, left to right, each with its number of channels.
+
+    Walks back from the output through operators that only move data.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    columns: list[tuple[str, int]] = []
+
+    def walk(tensor: str) -> None:
+        node = makers.get(tensor)
+        if node is None:
+            return
+        if node.op_type in _LAYOUT_ONLY:
+            for name in node.input if node.op_type == "Concat" else node.input[:1]:
+                walk(name)
+            return
+        conv = makers.get(node.input[0]) if node.op_type == "Sigmoid" else node
+        is_conv = conv is not None and conv.op_type == "Conv" and conv.input[1] in weights
+        columns.append((node.op_type, weights[conv.input[1]][0] if conv is not None and is_conv else -1))
+
+    walk(model.graph.output[0].name)
+    return columns
