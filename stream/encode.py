@@ -1,0 +1,254 @@
+"""Pictures -> ``EncodedUnit``: encoded once and packetised once, for every viewer of a hub.
+
+Low delay throughout: one picture in, one unit out, no B-pictures, no lookahead, keyframes only when
+asked for, and a rate buffer that bounds what a keyframe may weigh. Knows nothing of viewers, RTP
+headers or aiortc.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import median
+from typing import Literal, Protocol, cast
+
+import cv2
+import numpy as np
+from av import CodecContext, VideoCodecContext, VideoFrame
+from av.error import FFmpegError
+from av.video.frame import PictureType
+
+from stream.errors import DeviceUnavailable
+from stream.webrtc.payload import packetise_h264, packetise_vp8
+
+Codec = Literal["h264", "vp8"]
+
+CLOCK_HZ = 90_000
+NOMINAL_FRAME_RATE = 30.0
+# Seconds of bit rate that one keyframe may take; x264 spends at most this at once.
+RATE_BUFFER_S = 0.3
+# Rate control counts pictures, not seconds, so it must know the rate; beyond this factor it is told anew.
+RATE_TOLERANCE = 1.5
+_RATE_SPAN = 16
+_LIMITED, _FULL = 1, 2  # AVColorRange: MPEG (16-235) and JPEG (0-255)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedUnit:
+    """One encoded picture, ready to be sent to any number of viewers."""
+
+    payloads: tuple[bytes, ...]  # RTP payloads in order
+    timestamp: int  # 90 kHz, of the picture's stream time; wraps only in the RTP header
+    keyframe: bool  # decodable without anything before it
+    captured_at: float  # time.monotonic() when the picture left the decoder
+    size: int  # bytes of all payloads
+
+
+class Encoder(Protocol):
+    """What a hub needs of an encoder. ``frame_rate`` is what rate control was last told."""
+
+    frame_rate: float
+
+    def encode(
+        self, picture: VideoFrame, timestamp: int, force_keyframe: bool, captured_at: float
+    ) -> EncodedUnit: ...
+
+
+class _LibavEncoder:
+    """What both codecs share: (re)opening, rate measuring, feeding one picture at a time."""
+
+    def __init__(self, bitrate: int, frame_rate: float = NOMINAL_FRAME_RATE) -> None:
+        self.bitrate = bitrate
+        self.frame_rate = frame_rate
+        self._context: VideoCodecContext | None = None
+        self._shape: tuple[int, ...] = ()
+        self._last_timestamp: int | None = None
+        self._intervals: deque[int] = deque(maxlen=_RATE_SPAN)
+
+    def encode(
+        self, picture: VideoFrame, timestamp: int, force_keyframe: bool, captured_at: float
+    ) -> EncodedUnit:
+        """Encode one picture.
+
+        Args:
+            picture: 4:2:0, any size and range; its pts and picture type are overwritten. An odd last
+                column or row is cropped, full range becomes limited range.
+            timestamp: 90 kHz, greater than the last one.
+            force_keyframe: make it decodable by itself. So is the first, and the first of a new size.
+            captured_at: monotonic seconds, handed through.
+
+        Raises:
+            DeviceUnavailable: this build of FFmpeg lacks the encoder, or it refuses the size.
+        """
+        picture = encodable(picture)
+        self._measure(timestamp)
+        shape = (
+            picture.width,
+            picture.height,
+            picture.colorspace,
+            picture.color_primaries,
+            picture.color_trc,
+        )
+        if self._context is None or shape != self._shape or self._is_off_rate():
+            self._context, self._shape = self._opened(picture), shape
+        picture.pts = timestamp
+        picture.time_base = Fraction(1, CLOCK_HZ)
+        # A decoder leaves its own type here, and the encoder would obey it.
+        picture.pict_type = PictureType.I if force_keyframe else PictureType.NONE
+        packets = self._context.encode(picture)
+        if len(packets) != 1:
+            raise RuntimeError(
+                f"{self._context.name} gave {len(packets)} packets for one picture, expected 1"
+            )
+        payloads = self._packetised(bytes(packets[0]))
+        size = sum(map(len, payloads))
+        return EncodedUnit(payloads, timestamp, packets[0].is_keyframe, captured_at, size)
+
+    def _opened(self, picture: VideoFrame) -> VideoCodecContext:
+        try:
+            context = self._configured(picture.width, picture.height)
+            context.width, context.height, context.pix_fmt = picture.width, picture.height, "yuv420p"
+            context.time_base = Fraction(1, CLOCK_HZ)
+            context.framerate = Fraction(self.frame_rate).limit_denominator(1001)
+            context.bit_rate = self.bitrate
+            context.max_b_frames = 0
+            context.color_range = _LIMITED
+            context.colorspace = picture.colorspace
+            context.color_primaries = picture.color_primaries
+            context.color_trc = picture.color_trc
+            context.open()
+        except FFmpegError as error:
+            raise DeviceUnavailable(
+                f"cannot encode {picture.width}x{picture.height} with {type(self).__name__}: {error.strerror}; "
+                "expected a size from 16x16 to 4096x4096 and a PyAV with libx264 and libvpx"
+            ) from error
+        return context
+
+    def _measure(self, timestamp: int) -> None:
+        if self._last_timestamp is not None:
+            self._intervals.append(max(1, timestamp - self._last_timestamp))
+        self._last_timestamp = timestamp
+
+    def _is_off_rate(self) -> bool:
+        """True once the measured rate has left what rate control assumes; takes the new one over."""
+        if len(self._intervals) < 4 or sum(self._intervals) < CLOCK_HZ:
+            return False
+        rate = min(max(CLOCK_HZ / median(self._intervals), 0.1), 240.0)
+        if 1 / RATE_TOLERANCE < rate / self.frame_rate < RATE_TOLERANCE:
+            return False
+        self.frame_rate = rate
+        self._intervals.clear()
+        return True
+
+    def _configured(self, width: int, height: int) -> VideoCodecContext:
+        raise NotImplementedError
+
+    def _packetised(self, data: bytes) -> tuple[bytes, ...]:
+        raise NotImplementedError
+
+
+class H264Encoder(_LibavEncoder):
+    """x264, constrained baseline: what every browser and player decodes."""
+
+    def _configured(self, width: int, height: int) -> VideoCodecContext:
+        context = _context("libx264")
+        context.profile = "Baseline"
+        # Slices of one picture in two threads halve the time and add no delay.
+        context.thread_count = 2 if width * height >= 1280 * 720 and (os.cpu_count() or 1) > 1 else 1
+        context.thread_type = "SLICE"
+        context.options = {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "forced-idr": "1",
+            "maxrate": str(self.bitrate),
+            "bufsize": str(int(self.bitrate * RATE_BUFFER_S)),
+            "x264-params": "keyint=infinite:scenecut=0:repeat-headers=1",
+        }
+        return context
+
+    def _packetised(self, data: bytes) -> tuple[bytes, ...]:
+        return packetise_h264(data)
+
+
+class VP8Encoder(_LibavEncoder):
+    """libvpx in real time, for viewers without H.264 (an offline Firefox)."""
+
+    _picture_id = 0
+
+    def _configured(self, width: int, height: int) -> VideoCodecContext:
+        context = _context("libvpx")
+        context.thread_count = 1  # libvpx's threads wait by spinning: two cost eight times one
+        context.gop_size = 1 << 30
+        # libvpx bounds a keyframe in percent of the mean picture.
+        largest_keyframe = int(100 * RATE_BUFFER_S * self.frame_rate)
+        context.options = {
+            "deadline": "realtime",
+            "cpu-used": "-8",  # a fixed speed; a positive one hunts for a share of the CPU
+            "lag-in-frames": "0",
+            "error-resilient": "1",
+            "static-thresh": "1",
+            "undershoot-pct": "100",
+            "overshoot-pct": "15",
+            "maxrate": str(self.bitrate),
+            "bufsize": str(int(self.bitrate * RATE_BUFFER_S)),
+            "max-intra-rate": str(max(100, largest_keyframe)),
+        }
+        return context
+
+    def _packetised(self, data: bytes) -> tuple[bytes, ...]:
+        self._picture_id += 1
+        return packetise_vp8(data, self._picture_id)
+
+
+def make_encoder(codec: Codec, bitrate: int, frame_rate: float = NOMINAL_FRAME_RATE) -> Encoder:
+    """The encoder for ``codec`` at ``bitrate`` bits a second; ``frame_rate`` is a first guess."""
+    return H264Encoder(bitrate, frame_rate) if codec == "h264" else VP8Encoder(bitrate, frame_rate)
+
+
+def encodable(picture: VideoFrame) -> VideoFrame:
+    """``picture`` as limited-range yuv420p of even size; itself where it already is that.
+
+    An odd last column or row is cropped (4:2:0 cannot carry it, and scaling would blur all the rest).
+    """
+    full_range = picture.format.name == "yuvj420p" or picture.color_range == _FULL
+    if picture.format.name not in ("yuv420p", "yuvj420p"):
+        picture = picture.reformat(format="yuv420p", dst_color_range=_LIMITED)
+        full_range = False
+    if not full_range and picture.width % 2 == 0 and picture.height % 2 == 0:
+        return picture
+    return _copied(picture, full_range)
+
+
+def copy_picture(picture: VideoFrame) -> VideoFrame:
+    """A yuv420p copy whose metadata may be written to, colours as they were."""
+    return _copied(picture, limit_range=False, crop=False)
+
+
+def _copied(picture: VideoFrame, limit_range: bool, crop: bool = True) -> VideoFrame:
+    width, height = (picture.width & ~1, picture.height & ~1) if crop else (picture.width, picture.height)
+    result = VideoFrame(width, height, "yuv420p")
+    for index, (source, target) in enumerate(zip(picture.planes, result.planes, strict=True)):
+        rows = np.frombuffer(cast(memoryview, target), np.uint8).reshape(target.height, target.line_size)
+        pixels = np.frombuffer(cast(memoryview, source), np.uint8).reshape(source.height, source.line_size)
+        pixels = pixels[: target.height, : target.width]
+        rows[:, : target.width] = (
+            cv2.LUT(pixels, _LIMIT_CHROMA if index else _LIMIT_LUMA) if limit_range else pixels
+        )
+    full_range = picture.format.name == "yuvj420p" and not limit_range
+    result.color_range = _FULL if full_range else _LIMITED if limit_range else picture.color_range
+    result.colorspace = picture.colorspace
+    result.color_primaries = picture.color_primaries
+    result.color_trc = picture.color_trc
+    return result
+
+
+def _context(name: str) -> VideoCodecContext:
+    return cast(VideoCodecContext, CodecContext.create(name, "w"))
+
+
+# ITU-R BT.601 and BT.709 agree on this: 219 steps of luma from 16, 224 of chroma around 128.
+_LEVELS = np.arange(256, dtype=np.float64)
+_LIMIT_LUMA = np.round(16 + _LEVELS * 219 / 255).astype(np.uint8)
+_LIMIT_CHROMA = np.round(128 + (_LEVELS - 128) * 224 / 255).astype(np.uint8)
