@@ -1,0 +1,116 @@
+"""Checkpoints: one file from which a detector, or an interrupted training, is rebuilt.
+
+A checkpoint holds the architecture's configuration and the weights, and needs no recipe to be read.
+``last.pt`` also holds the state of the training. Files are replaced atomically and read without
+executing anything in them. Knows nothing of ONNX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.errors import LookoutError
+from models.yolox import FAMILY, Yolox, YoloxConfig
+
+_FORMAT = "lookout-checkpoint"
+_VERSION = 1
+
+
+class CheckpointError(LookoutError):
+    """A file that is not a checkpoint, or not one this version reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMeta:
+    """What a checkpoint says of itself besides its weights."""
+
+    family: str
+    names: tuple[str, ...]
+    input_height: int
+    input_width: int
+    epoch: int
+    """Epochs of training behind these weights."""
+    AP50: float | None
+    """Measured on the recipe's validation data, where it had any."""
+    sha256: str
+    """Of the file."""
+
+
+def save_checkpoint(
+    path: Path, model: Yolox, epoch: int, AP50: float | None, training: dict[str, Any] | None = None
+) -> None:
+    """Write ``model`` to ``path`` so that a kill at any moment leaves the old file or the new one."""
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "family": FAMILY,
+        "config": dataclasses.asdict(model.config),
+        "weights": model.state_dict(),
+        "epoch": epoch,
+        "AP50": AP50,
+        "training": training,
+    }
+    unfinished = path.with_suffix(".partial")
+    with unfinished.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load_checkpoint(path: Path) -> tuple[Yolox, CheckpointMeta]:
+    """The detector of a checkpoint, on the CPU and in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a checkpoint.
+    """
+    content = read_checkpoint(path)
+    try:
+        config = YoloxConfig(**{**content["config"], "names": tuple(content["config"]["names"])})
+        model = Yolox(config)
+        model.load_state_dict(content["weights"], strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train or download it again") from error
+    meta = CheckpointMeta(
+        family=FAMILY,
+        names=config.names,
+        input_height=config.input_height,
+        input_width=config.input_width,
+        epoch=content["epoch"],
+        AP50=content["AP50"],
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    return model.eval(), meta
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file as :func:`save_checkpoint` wrote it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; expected a .pt file that `lookout train` wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint ({type(error).__name__}); expected a .pt file that `lookout train` wrote"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: not a lookout checkpoint; expected a file that `lookout train` wrote")
+    if content.get("version") != _VERSION or content.get("family") != FAMILY:
+        raise CheckpointError(
+            f"{path}: is {content.get('family')} version {content.get('version')}, "
+            f"this lookout reads {FAMILY} version {_VERSION}"
+        )
+    return content

@@ -1,0 +1,157 @@
+"""Training recipes: YAML files read into frozen, checked types.
+
+Paths in a recipe are relative to the current directory. Knows nothing of torch; what the numbers do is
+in :mod:`models.train`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from models.errors import RecipeError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(ge=64, le=2048, multiple_of=32)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelPart(_Strict):
+    """The network."""
+
+    input_height: Side = 320
+    input_width: Side = 416
+    backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
+    width: Annotated[int, Field(ge=8, le=512)] = 80
+    pretrained: bool = True
+    """Start the backbone from ImageNet weights."""
+
+
+class Source(_Strict):
+    """One COCO JSON file and its pictures."""
+
+    annotations: Annotated[Path, Field(strict=False)]
+    images: Annotated[Path, Field(strict=False)]
+    labelled: Literal["all", "partial"] = "all"
+    """``partial``: objects without a box may be anywhere in these pictures."""
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How often each picture is used in an epoch."""
+
+
+class DataPart(_Strict):
+    train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False)]
+    validation: Source | None = None
+
+
+class AugmentationPart(_Strict):
+    """See :class:`models.augment.Augmentation`."""
+
+    flip: Share = 0.5
+    mosaic: Share = 0.5
+    crop: Annotated[float, Field(ge=0, le=0.9)] = 0.4
+    shrink: Annotated[float, Field(ge=0, le=0.9)] = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    saturation: Share = 0.5
+    brightness: Share = 0.4
+    plain_epochs: Annotated[int, Field(ge=0)] = 3
+    """The last epochs do without mosaics, so that training ends on natural pictures."""
+
+
+class SchedulePart(_Strict):
+    """AdamW; the learning rate warms up linearly, then falls along a cosine to a hundredth."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Positive = 0.001
+    backbone_rate: Share = 0.3
+    """The backbone's learning rate as a part of ``learning_rate``."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    clip_norm: Positive = 20.0
+    """Longer gradients are scaled down to this norm."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    frozen_blocks: Annotated[int, Field(ge=0, le=12)] = 0
+    """Keep the backbone's stem and first blocks as they start; 0 trains everything."""
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between validations; the last epoch is always validated."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> SchedulePart:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
+        return self
+
+
+class Recipe(_Strict):
+    """Everything a training depends on besides the data itself."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    names: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    """The classes, in the order of their indices."""
+    data: DataPart
+    schedule: SchedulePart
+    model: ModelPart = ModelPart()
+    augmentation: AugmentationPart = AugmentationPart()
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "mixed"] = "auto"
+    """``mixed``: 16-bit where it is safe. ``auto``: mixed where the device computes with bfloat16."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    """Processes that prepare samples; 0 prepares them between the steps."""
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """CPU threads that compute; 0 leaves the choice to the machine."""
+    runs: Annotated[Path, Field(strict=False)] = Path("runs")
+    """The folder that gets this training's own folder, called ``name``."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Recipe:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("names has the same class twice")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go."""
+        return self.runs / self.name
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or has an unknown key or a wrong value, named by
+            its path in the file.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); expected a recipe in YAML") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}: expected keys such as name, names, data and schedule; see configs/train/")
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {'; '.join(_one_line(error))}") from error
+
+
+def _one_line(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key; remove it or correct its spelling")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: is missing")
+        else:
+            lines.append(f"{where}: {problem['msg']}, not {problem['input']!r:.80}")
+    return lines
