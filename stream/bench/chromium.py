@@ -22,19 +22,18 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 #   lookout.joins    performance.now() of each ``new RTCPeerConnection``
 #   lookout.shown    of each presented picture [index, shown, now, received, rtp]; index is the barcode's
 #                    (stream/barcode.py) or null, times are performance.now() milliseconds
-#   lookout.index()  the barcode in the first video's present picture, or null
+#   lookout.read(picture, width, height)  the barcode in a video or canvas, or null
 WATCH_SCRIPT = r"""
-window.lookout = { joins: [], shown: [], reading: true };
+window.lookout = { joins: [], shown: [] };
 (() => {
   const canvas = document.createElement("canvas");
   canvas.width = 128;
   canvas.height = 16;
   const context = canvas.getContext("2d", { willReadFrequently: true });
 
-  function read(video) {
-    if (!video.videoWidth) return null;
-    const strip = [video.videoWidth / 2, video.videoHeight / 9];
-    context.drawImage(video, 0, 0, ...strip, 0, 0, 128, 16);
+  function read(picture, width, height) {
+    if (!width) return null;
+    context.drawImage(picture, 0, 0, width / 2, height / 9, 0, 0, 128, 16);
     const pixels = context.getImageData(0, 0, 128, 16).data;
     let value = 0, check = 0;
     for (let cell = 0; cell < 32; cell++) {
@@ -62,14 +61,14 @@ window.lookout = { joins: [], shown: [], reading: true };
   function follow(video) {
     video.requestVideoFrameCallback((now, frame) => {
       follow(video);
-      const index = lookout.reading ? read(video) : null;
+      const index = read(video, video.videoWidth, video.videoHeight);
       const shown = Math.max(frame.expectedDisplayTime, frame.presentationTime);
       lookout.shown.push([index, shown, now, frame.receiveTime ?? null, frame.rtpTimestamp ?? null]);
       if (lookout.shown.length > 10000) lookout.shown.splice(0, 5000);
     });
   }
 
-  lookout.index = () => read(document.querySelector("video"));
+  lookout.read = read;
   window.RTCPeerConnection = class extends RTCPeerConnection {
     constructor(...given) {
       lookout.joins.push(performance.now());

@@ -6,6 +6,7 @@
 import { Tile, WORDS, write } from "./tile.js";
 
 const POLL_MS = 1000;
+const ABOUT_EVERY = 10; // polls
 const UNSEEN_MS = 1500; // scrolling past must not hang up
 const HIDDEN_MS = 10000; // nor a glance at another tab
 
@@ -18,6 +19,8 @@ const blank = document.querySelector(".blank");
 const tiles = new Map();
 const onScreen = new Set();
 const goodbyes = new Map();
+let polls = 0;
+let fault = "";
 
 const screen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -41,8 +44,10 @@ function attend(tile, graceMs) {
   else goodbyes.set(tile, setTimeout(() => (tile.seen = false), graceMs));
 }
 
-/** The camera that has the page to itself, or null; the address says which, so Back works. */
+/** The camera that has the page to itself, or null. The address says which, so Back works. */
 function chosen() {
+  const [first] = tiles.keys();
+  if (tiles.size === 1) return first;
   const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
   return tiles.has(id) ? id : null;
 }
@@ -124,10 +129,11 @@ function mark(camera) {
   link.title = [WORDS[camera.state], camera.reason].filter(Boolean).join(": ");
 }
 
-function say(text) {
+/** One line above everything; ``cutOff`` says that the pictures below may be old. */
+function say(text, cutOff = false) {
   write(banner, text);
   banner.hidden = !text;
-  document.body.toggleAttribute("data-cut-off", Boolean(text));
+  document.body.toggleAttribute("data-cut-off", cutOff);
 }
 
 async function ask(path) {
@@ -140,12 +146,13 @@ async function ask(path) {
 async function poll() {
   try {
     reconcile(await ask("api/cameras"));
-    say("");
-    if (!document.querySelector(".about").textContent) await about();
+    if (polls++ % ABOUT_EVERY === 0) await about();
+    say(fault && `The detector fails, so pictures come without boxes: ${fault}`);
     await Promise.all([...onScreen].map((tile) => tile.measure()));
   } catch (error) {
     const away = error instanceof TypeError || error.name === "TimeoutError";
-    say(away ? "lookout does not answer. Trying again…" : error.message);
+    say(away ? "lookout does not answer. Trying again…" : error.message, true);
+    polls = 0;
     if (!tiles.size) write(blank, "");
   }
   setTimeout(poll, document.hidden ? 5 * POLL_MS : POLL_MS);
@@ -153,6 +160,7 @@ async function poll() {
 
 async function about() {
   const app = await ask("api/app");
+  fault = app.fault ?? "";
   const line = document.querySelector(".about");
   line.title = `lookout ${app.version}; finds: ${app.names.join(", ")}`;
   line.replaceChildren(
@@ -175,8 +183,7 @@ function onKey(event) {
     const ids = [...tiles.keys()];
     location.hash = `#/${encodeURIComponent(ids.at((ids.indexOf(alone) + step) % ids.length))}`;
   } else if (event.key === "f") {
-    if (document.fullscreenElement) document.exitFullscreen();
-    else tiles.get(alone).element.requestFullscreen();
+    tiles.get(alone).fillScreen();
   }
 }
 

@@ -13,7 +13,7 @@ export const WORDS = {
   stalled: "Stalled",
   reconnecting: "Reconnecting",
   ended: "Ended",
-  failed: "Failed",
+  stopped: "Stopped",
 };
 
 const FROZEN_AFTER_MS = 3000;
@@ -34,6 +34,8 @@ export class Tile {
     this.#part = (selector) => this.element.querySelector(selector);
     this.id = camera.id;
     this.#part("h2").textContent = camera.id;
+    this.#part(".full").hidden = !document.fullscreenEnabled;
+    this.#part(".full").addEventListener("click", () => this.fillScreen());
     this.#meter = new Meter(this.#video, () => this.#presented());
     this.#player = new WhepPlayer(
       `whep/${encodeURIComponent(camera.id)}`,
@@ -72,6 +74,12 @@ export class Tile {
     const stage = this.#part(".stage");
     stage.href = alone ? "#/" : `#/${encodeURIComponent(this.id)}`;
     stage.setAttribute("aria-label", alone ? `${this.id}, back to all cameras` : `${this.id}, show alone`);
+  }
+
+  /** The whole screen, or back from it. */
+  fillScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.element.requestFullscreen();
   }
 
   async measure() {
@@ -138,7 +146,7 @@ export class Tile {
   #figures({ fps, codec, width, height, kbps, roundTripMs, displayMs, lost }) {
     write(this.#part(".fps"), `${fps.toFixed(fps < 9.95 ? 1 : 0)} fps`);
     write(this.#part(".codec"), codec ?? "");
-    const server = this.#camera.frame_age_ms;
+    const server = this.#camera.publish_age_ms;
     const known = [server, roundTripMs, displayMs].every((part) => part !== null && part !== undefined);
     const total = known ? server + roundTripMs / 2 + displayMs : null;
     const latency = this.#part(".latency");
@@ -147,8 +155,8 @@ export class Tile {
       ? `server ${server.toFixed(0)} + network ${(roundTripMs / 2).toFixed(1)} + browser ${displayMs.toFixed(0)} ms`
       : "";
     latency.title =
-      "Estimated, from the frame's arrival at lookout to this screen. Server: age of the newest frame when " +
-      "published. Network: half the round trip. Browser: received to displayed. " +
+      "Estimated, from the frame's arrival at lookout to this screen. Server: age of the newest picture when " +
+      "it was sent. Network: half the round trip. Browser: received to displayed. " +
       `The camera's own delay is not included. ${parts}`;
     const words = [
       `${width}×${height}`,
