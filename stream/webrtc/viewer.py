@@ -33,10 +33,11 @@ class Viewer:
         self._limit = limit
         self._queue: deque[EncodedUnit] = deque()
         self._needs_keyframe = True
+        self._held = False
 
     def offer(self, unit: EncodedUnit) -> None:
         """Queue a unit, or drop it if nothing can be done with it."""
-        if self._needs_keyframe and not unit.keyframe:
+        if self._held or (self._needs_keyframe and not unit.keyframe):
             self.dropped += 1
             return
         self._needs_keyframe = False
@@ -55,6 +56,16 @@ class Viewer:
             return None
         self.taken += 1
         return self._queue.popleft()
+
+    def hold(self, held: bool) -> None:
+        """While held (the viewer has gone silent) everything is dropped; afterwards it starts again."""
+        if self._held and not held:
+            self.request_keyframe()
+        elif held and not self._held:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+            self._needs_keyframe = True
+        self._held = held
 
     def resync(self) -> None:
         """Drop what waits, ask for a keyframe and start again with it."""

@@ -1,0 +1,370 @@
+"""The one file that touches aiortc's and aioice's private names. A test lists them all.
+
+aiortc does what is slow to write and quick to run: SDP, ICE, DTLS. What runs for each packet is
+ours: ``_Sender`` stands where aiortc's own RTCRtpSender would, numbers the hub's ready-made
+payloads, encrypts them and hands them to the socket, all without a task or an await. Knows
+nothing of cameras, hubs or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiortc
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver, RTCSessionDescription
+from aiortc.codecs import CODECS, is_rtx
+from aiortc.exceptions import OperationError
+from aiortc.rtcpeerconnection import find_common_codecs
+from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpSendParameters
+from aiortc.rtp import (
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    RtcpByePacket,
+    RtcpPsfbPacket,
+    RtcpRtpfbPacket,
+    RtcpSdesPacket,
+    RtcpSenderInfo,
+    RtcpSourceInfo,
+    RtcpSrPacket,
+)
+from aiortc.sdp import SessionDescription, candidate_from_sdp
+from aiortc.stats import RTCStatsReport
+
+from stream.encode import CLOCK_HZ, Codec
+from stream.errors import DeviceUnavailable, SignallingError
+from stream.webrtc.rtp import ABS_SEND_TIME, MID, PLAYOUT_DELAY, RtpFormat, RtpStream, ntp_time
+from stream.webrtc.sdp import Trickled
+from stream.webrtc.viewer import Viewer
+
+log = logging.getLogger(__name__)
+
+AIORTC_SERIES = "1.16."
+SENDER_SLOT = "_RTCRtpTransceiver__sender"
+LOOPBACK = "127.0.0.1"
+MAX_MEDIA_SECTIONS = 4
+# A socket that is full is tried again after this; the viewer's queue holds what waits.
+FULL_SOCKET_RETRY_S = 0.005
+
+
+class Peer:
+    """One viewer's connection.
+
+    ``connected`` is called once, when packets can flow. ``failed`` is called when it is over, with
+    the reason; not after ``close``.
+    """
+
+    def __init__(self, viewer: Viewer, *, loopback_only: bool) -> None:
+        check_version()
+        self.connected: Callable[[], None] = lambda: None
+        self.failed: Callable[[str], None] = lambda reason: None
+        # An empty list, not None: None asks a public STUN server.
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._loopback_only = loopback_only
+        self._transceiver = self._connection.addTransceiver("video", direction="sendonly")
+        self._sender = _Sender(viewer, self._transceiver, self)
+        self._connection.on("connectionstatechange", self._on_state)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the viewer was last heard (RTCP or a connectivity check)."""
+        return time.monotonic() - self._sender.heard_at
+
+    @property
+    def packets_sent(self) -> int:
+        return self._sender.packets_sent
+
+    @property
+    def remote_ufrags(self) -> set[str]:
+        """The ICE user fragments of the viewer's offer; a trickle with another is an ICE restart."""
+        offer = SessionDescription.parse(self._connection.remoteDescription.sdp)
+        return {str(media.ice.usernameFragment) for media in offer.media if media.ice is not None}
+
+    async def answer(self, offer: str, codec: Codec) -> str:
+        """Take a viewer's offer and answer it with ``codec``; ICE starts.
+
+        Raises:
+            SignallingError: 400 for an offer that cannot be used, 406 for one without ``codec``.
+        """
+        self._transceiver.setCodecPreferences(_preferences(codec))
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        except OperationError as error:
+            raise SignallingError(f"no common codec: expected {codec} in every video section", 406) from error
+        except Exception as error:  # whatever aiortc's parser trips over, it is the offer's fault
+            raise SignallingError(
+                f"this offer cannot be used: {error or type(error).__name__}", 400
+            ) from error
+        self._sender.accept_extensions(offer)
+        for transceiver in self._connection.getTransceivers():
+            _gather_loopback(transceiver.receiver.transport.transport._connection, self._loopback_only)
+        await self._connection.setLocalDescription()
+        return str(self._connection.localDescription.sdp)
+
+    async def add_candidate(self, trickled: Trickled) -> None:
+        """Take a trickled candidate.
+
+        Raises:
+            SignallingError: 400, it is malformed.
+        """
+        try:
+            candidate = candidate_from_sdp(trickled.candidate)
+        except (AssertionError, ValueError, IndexError) as error:
+            raise SignallingError(f"malformed ICE candidate {trickled.candidate[:80]!r}", 400) from error
+        candidate.sdpMid = trickled.mid
+        await self._connection.addIceCandidate(candidate)
+
+    def report(self) -> None:
+        """Send an RTCP sender report; call it about once a second."""
+        self._sender.report()
+
+    async def close(self) -> None:
+        """Say BYE and let go of sockets. Closing twice is harmless."""
+        self.failed = lambda reason: None
+        await self._connection.close()
+
+    def _on_state(self) -> None:
+        if self._connection.connectionState in ("failed", "closed"):
+            self.failed(f"connection {self._connection.connectionState}")
+
+
+class _Sender:
+    """Takes the place of a transceiver's RTCRtpSender and offers the surface aiortc uses of it."""
+
+    kind = "video"
+    track = None
+
+    def __init__(self, viewer: Viewer, transceiver: RTCRtpTransceiver, peer: Peer) -> None:
+        replaced = transceiver.sender
+        self.heard_at = time.monotonic()
+        self._viewer = viewer
+        self._transceiver = transceiver
+        self._peer = peer
+        self._transport: Any = replaced.transport
+        self._ssrc, self._rtx_ssrc = replaced._ssrc, replaced._rtx_ssrc
+        self._stream_id, self._track_id = replaced._stream_id, str(uuid.uuid4())
+        self._enabled = True
+        self._cname = ""
+        self._captured_at = 0.0
+        self._stream: RtpStream | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        setattr(transceiver, SENDER_SLOT, self)
+
+    @property
+    def packets_sent(self) -> int:
+        return self._stream.packets if self._stream else 0
+
+    def accept_extensions(self, offer: str) -> None:
+        """Answer with playout-delay where it is offered; aiortc does not know it."""
+        for media in SessionDescription.parse(offer).media:
+            if media.rtp.muxId == self._transceiver.mid:
+                offered = [e for e in media.rtp.headerExtensions if e.uri == PLAYOUT_DELAY and e.id < 15]
+                self._transceiver._headerExtensions = [*self._transceiver._headerExtensions, *offered[:1]]
+
+    # What aiortc calls
+
+    @property
+    def transport(self) -> Any:
+        return self._transport
+
+    def setTransport(self, transport: Any) -> None:  # noqa: N802
+        self._transport = transport
+
+    async def send(self, parameters: RTCRtpSendParameters) -> None:
+        """ICE and DTLS are up: from now on packets flow."""
+        if self._stream is not None:
+            return
+        self._cname = parameters.rtcp.cname or ""
+        self._stream = RtpStream(_format(parameters, self._ssrc, self._rtx_ssrc))
+        self._transport._register_rtp_sender(self, parameters)
+        self._listen()
+        self.heard_at = time.monotonic()
+        self._viewer.wake = self._drain
+        self._peer.connected()
+
+    async def stop(self) -> None:
+        self._viewer.wake = lambda: None
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._stream is not None:
+            self._transport._unregister_rtp_sender(self)
+            self._send_rtcp(bytes(RtcpByePacket(sources=[self._ssrc])))
+
+    async def getStats(self) -> RTCStatsReport:  # noqa: N802
+        return RTCStatsReport()
+
+    async def _handle_rtcp_packet(self, packet: Any) -> None:
+        """Every RTCP packet about our stream (reports, NACK, PLI, FIR, REMB)."""
+        self.heard_at = time.monotonic()
+        if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
+            self._retransmit(packet.lost)
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+            self._viewer.request_keyframe()
+
+    # What is ours
+
+    def report(self) -> None:
+        stream = self._stream
+        if stream is None or not stream.packets:
+            return
+        info = RtcpSenderInfo(
+            # The instant that the last timestamp stands for: receivers can tell how old a picture is.
+            ntp_timestamp=ntp_time(time.time() - (time.monotonic() - self._captured_at)),
+            rtp_timestamp=stream.last_timestamp,
+            packet_count=stream.packets & 0xFFFFFFFF,
+            octet_count=stream.octets & 0xFFFFFFFF,
+        )
+        source = RtcpSourceInfo(ssrc=self._ssrc, items=[(1, self._cname.encode())])
+        sender_report = bytes(RtcpSrPacket(ssrc=self._ssrc, sender_info=info))
+        self._send_rtcp(sender_report + bytes(RtcpSdesPacket(chunks=[source])))
+
+    def _drain(self) -> None:
+        """Send what waits for this viewer. A fault ends this viewer, visibly, and no other."""
+        try:
+            self._send_waiting()
+        except ConnectionError as error:
+            self._peer.failed(str(error))
+        except Exception as error:
+            log.exception("sending to a viewer failed; it is closed")
+            self._peer.failed(f"{type(error).__name__}: {error}")
+
+    def _send_waiting(self) -> None:
+        stream, self._retry = self._stream, None
+        assert stream is not None  # wake is set after the stream
+        socket, address = self._route()
+        protect = self._transport._tx_srtp.protect
+        while True:
+            if _is_full(socket):
+                loop = asyncio.get_running_loop()
+                self._retry = loop.call_later(FULL_SOCKET_RETRY_S, self._drain)
+                return
+            unit = self._viewer.take()
+            if unit is None:
+                return
+            self._captured_at = unit.captured_at
+            for packet in stream.packetised(unit, time.time()):
+                socket.sendto(protect(packet), address)
+
+    def _retransmit(self, lost: Sequence[int]) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        packets = [stream.retransmission(sequence) for sequence in lost]
+        if None in packets:  # longer gone than we remember: only a keyframe helps
+            self._viewer.request_keyframe()
+            return
+        socket, address = self._route()
+        for packet in packets:
+            socket.sendto(self._transport._tx_srtp.protect(packet), address)
+
+    def _send_rtcp(self, packet: bytes) -> None:
+        try:
+            socket, address = self._route()
+            socket.sendto(self._transport._tx_srtp.protect_rtcp(packet), address)
+        except ConnectionError:
+            return  # the connection is gone, and with it whoever would have read this
+
+    def _route(self) -> tuple[Any, tuple[str, int]]:
+        """The socket and address that ICE chose."""
+        pair = self._transport.transport._connection._nominated.get(1)
+        if pair is None or self._transport.state != "connected":
+            raise ConnectionError("the connection is closed")
+        return pair.protocol.transport, pair.remote_addr
+
+    def _listen(self) -> None:
+        """Note each authenticated connectivity check: a viewer of a dead camera sends nothing else."""
+        connection = self._transport.transport._connection
+        handle = connection.check_incoming
+
+        def check_incoming(message: Any, address: Any, protocol: Any) -> None:
+            self.heard_at = time.monotonic()
+            handle(message, address, protocol)
+
+        connection.check_incoming = check_incoming
+
+
+def offered_codecs(offer: str) -> tuple[Codec, ...]:
+    """The codecs of ours that every video section of an offer can receive, the preferred first.
+
+    Raises:
+        SignallingError: 400, it is not an SDP offer to receive video.
+    """
+    try:
+        media = SessionDescription.parse(offer).media
+        video = [section for section in media if section.kind == "video"]
+        codecs = [_codecs_of(section) for section in video]
+    except Exception as error:  # whatever aiortc's parser trips over, it is the offer's fault
+        raise SignallingError(f"malformed SDP: {error or type(error).__name__}", 400) from error
+    if not video or len(media) > MAX_MEDIA_SECTIONS or any(m.kind not in ("audio", "video") for m in media):
+        kinds = ", ".join(section.kind for section in media[:8]) or "none"
+        raise SignallingError(f"expected an offer with one video section, got {len(media)}: {kinds}", 400)
+    if len(video) > 1:
+        raise SignallingError(f"expected one video section, got {len(video)}", 400)
+    if video[0].direction not in ("recvonly", "sendrecv"):
+        raise SignallingError(f"expected a video section to receive, got {video[0].direction}", 400)
+    return codecs[0]
+
+
+def check_version() -> None:
+    """Refuse an aiortc whose inside was not checked against ours."""
+    if not aiortc.__version__.startswith(AIORTC_SERIES):
+        raise DeviceUnavailable(
+            f"aiortc {aiortc.__version__} is installed, but lookout works with {AIORTC_SERIES}x; "
+            f"install aiortc {AIORTC_SERIES}0"
+        )
+
+
+def _codecs_of(section: Any) -> tuple[Codec, ...]:
+    common = {codec.mimeType.lower() for codec in find_common_codecs(CODECS["video"], section.rtp.codecs)}
+    known: tuple[Codec, ...] = ("h264", "vp8")
+    return tuple(codec for codec in known if f"video/{codec}" in common)
+
+
+def _preferences(codec: Codec) -> list[RTCRtpCodecCapability]:
+    """``codec`` in every form we answer with, the preferred first, and retransmission."""
+    ours = [c for c in RTCRtpSender.getCapabilities("video").codecs if c.mimeType.lower() == f"video/{codec}"]
+    # x264 makes constrained baseline (42e0); a decoder of plain baseline takes it too.
+    ours.sort(key=lambda c: not str(c.parameters.get("profile-level-id", "")).startswith("42e0"))
+    return [*ours, RTCRtpCodecCapability("video/rtx", CLOCK_HZ)]
+
+
+def _format(parameters: RTCRtpSendParameters, ssrc: int, rtx_ssrc: int) -> RtpFormat:
+    codec = parameters.codecs[0]
+    assert codec.payloadType is not None  # negotiated
+    rtx = [c for c in parameters.codecs if is_rtx(c) and c.parameters.get("apt") == codec.payloadType]
+    ids = {extension.uri: extension.id for extension in parameters.headerExtensions if 0 < extension.id < 15}
+    return RtpFormat(
+        ssrc=ssrc,
+        payload_type=codec.payloadType,
+        mid=parameters.muxId,
+        rtx_ssrc=rtx_ssrc,
+        rtx_payload_type=rtx[0].payloadType if rtx else None,
+        mid_id=ids.get(MID) if 0 < len(parameters.muxId) <= 16 else None,
+        abs_send_time_id=ids.get(ABS_SEND_TIME),
+        playout_delay_id=ids.get(PLAYOUT_DELAY),
+    )
+
+
+def _gather_loopback(connection: Any, always: bool) -> None:
+    """Let ICE offer 127.0.0.1, which aioice leaves out: ``always``, or where there is nothing else."""
+    gather = connection.get_component_candidates
+
+    async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
+        if always or not addresses:
+            addresses = [*addresses, LOOPBACK]
+        return await gather(component=component, addresses=addresses, timeout=timeout)
+
+    connection.get_component_candidates = get_component_candidates
+
+
+def _is_full(socket: Any) -> bool:
+    """True while the kernel refuses packets; asyncio would queue them without a bound.
+
+    A TURN connection is not a socket of asyncio's and has no such sign.
+    """
+    return isinstance(socket, asyncio.DatagramTransport) and bool(socket.get_write_buffer_size())  # type: ignore[attr-defined]

@@ -1,0 +1,124 @@
+"""``RtpStream``: the RTP side of one viewer: headers, extensions, history, retransmission (RTX).
+
+Payloads come ready-made and are shared between viewers; only headers are a viewer's own. Knows
+nothing of encryption, sockets or aiortc.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stream.encode import EncodedUnit
+
+ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+
+# Packets kept for retransmission: over two seconds at 2 Mbit/s. Only headers cost memory a viewer.
+HISTORY_PACKETS = 512
+
+_HEADER = struct.Struct("!BBHII")
+_EXTENDED, _MARKER = 0x90, 0x80
+_NTP_EPOCH_S = 2_208_988_800  # from 1900 to 1970
+
+
+@dataclass(frozen=True, slots=True)
+class RtpFormat:
+    """What was negotiated for one video stream. Extension ids are None where not negotiated."""
+
+    ssrc: int
+    payload_type: int
+    mid: str
+    rtx_ssrc: int
+    rtx_payload_type: int | None = None
+    mid_id: int | None = None
+    abs_send_time_id: int | None = None
+    playout_delay_id: int | None = None
+
+
+class RtpStream:
+    """Numbers, stamps and remembers one viewer's packets; all of them still in the clear."""
+
+    def __init__(self, format: RtpFormat) -> None:
+        self.format = format
+        self.packets = 0
+        self.octets = 0
+        self.last_timestamp = 0
+        # The lower half: a wrap soon after the start can cost SRTP receivers their roll-over counter.
+        self._sequence = secrets.randbelow(1 << 15)
+        self._rtx_sequence = secrets.randbelow(1 << 15)
+        self._history: list[tuple[int, bytes, bytes] | None] = [None] * HISTORY_PACKETS
+        self._fixed = _fixed_extensions(format)
+        length = len(self._fixed) + (3 if format.abs_send_time_id is not None else 0)
+        self._padding = b"\0" * (-length % 4)
+        self._words = (length + len(self._padding)) // 4
+
+    def packetised(self, unit: EncodedUnit, unix_s: float) -> Iterator[bytes]:
+        """The RTP packets of one unit, in order; ``unix_s`` is when they are sent."""
+        timestamp = self.last_timestamp = unit.timestamp & 0xFFFFFFFF
+        extensions = self._extensions(unix_s)
+        last = len(unit.payloads) - 1
+        for number, payload in enumerate(unit.payloads):
+            sequence = self._sequence
+            header = self._header(
+                self.format.payload_type, number == last, sequence, timestamp, self.format.ssrc
+            )
+            header += extensions
+            self._history[sequence % HISTORY_PACKETS] = (sequence, header, payload)
+            self._sequence = (sequence + 1) & 0xFFFF
+            self.packets += 1
+            self.octets += len(payload)
+            yield header + payload
+
+    def retransmission(self, sequence: int) -> bytes | None:
+        """The packet of that number once more, as RTX (RFC 4588) if negotiated; None if forgotten."""
+        kept = self._history[sequence % HISTORY_PACKETS]
+        if kept is None or kept[0] != sequence:
+            return None
+        _, header, payload = kept
+        if self.format.rtx_payload_type is None:
+            return header + payload
+        first, second, _, timestamp, _ = _HEADER.unpack_from(header)
+        rtx = _HEADER.pack(
+            first,
+            (second & _MARKER) | self.format.rtx_payload_type,
+            self._rtx_sequence,
+            timestamp,
+            self.format.rtx_ssrc,
+        )
+        self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
+        return rtx + header[_HEADER.size :] + sequence.to_bytes(2, "big") + payload
+
+    def _header(self, payload_type: int, marker: bool, sequence: int, timestamp: int, ssrc: int) -> bytes:
+        first = _EXTENDED if self._words else 0x80
+        return _HEADER.pack(first, payload_type | (_MARKER if marker else 0), sequence, timestamp, ssrc)
+
+    def _extensions(self, unix_s: float) -> bytes:
+        """RFC 8285 one-byte header extensions; the only one that changes comes last."""
+        if not self._words:
+            return b""
+        head = b"\xbe\xde" + self._words.to_bytes(2, "big") + self._fixed
+        if self.format.abs_send_time_id is not None:
+            head += (ntp_time(unix_s) >> 14 & 0xFFFFFF).to_bytes(3, "big")
+        return head + self._padding
+
+
+def ntp_time(unix_s: float) -> int:
+    """Seconds since 1970 as a 64-bit NTP timestamp (32.32)."""
+    return int((unix_s + _NTP_EPOCH_S) * (1 << 32))
+
+
+def _fixed_extensions(format: RtpFormat) -> bytes:
+    """Everything before the three changing bytes of abs-send-time."""
+    fixed = b""
+    if format.mid_id is not None:
+        mid = format.mid.encode()
+        fixed += bytes((format.mid_id << 4 | len(mid) - 1,)) + mid
+    if format.playout_delay_id is not None:
+        fixed += bytes((format.playout_delay_id << 4 | 2, 0, 0, 0))  # min = max = 0: show it at once
+    if format.abs_send_time_id is not None:
+        fixed += bytes((format.abs_send_time_id << 4 | 2,))
+    return fixed

@@ -1,0 +1,246 @@
+"""WHEP (draft-ietf-wish-whep): a POST joins a camera, a PATCH trickles candidates, a DELETE leaves.
+
+``WhepService`` owns every session it opens: each ends on DELETE, on failure, when it does not
+connect in time, when its viewer falls silent, and when the service closes. Knows nothing of
+pictures, packets or aiortc; what it refuses it raises as ``SignallingError``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from time import monotonic
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from stream.encode import Codec
+from stream.errors import SignallingError
+from stream.webrtc.aiortc_adapter import Peer, offered_codecs
+from stream.webrtc.hub import Hub
+from stream.webrtc.sdp import Fragment, parse_fragment, without_unreachable_candidates
+from stream.webrtc.viewer import Viewer
+
+log = logging.getLogger(__name__)
+
+SDP = "application/sdp"
+SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
+MAX_BODY_BYTES = 64 << 10
+RETRY_AFTER_S = 5
+CONNECT_TIMEOUT_S = 10.0
+# A viewer that is there is heard every few seconds (RTCP once a second, ICE checks).
+HOLD_AFTER_S = 5.0
+SILENCE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 1.0
+
+HubFor = Callable[[str, Codec], Hub]
+
+
+class WhepService:
+    """All viewers of all cameras.
+
+    Args:
+        hub_for: camera id and codec -> hub; raises ``SignallingError`` 404 for an unknown camera.
+        max_viewers: more are refused with 503.
+        loopback_only: also offer 127.0.0.1 as an ICE candidate, for viewers on this machine.
+    """
+
+    def __init__(self, hub_for: HubFor, max_viewers: int, loopback_only: bool) -> None:
+        self._hub_for = hub_for
+        self._max_viewers = max_viewers
+        self._loopback_only = loopback_only
+        self._sessions: dict[str, _Session] = {}
+        self._closed = False
+        self.router = self._routes()
+
+    @property
+    def viewers(self) -> int:
+        """Sessions that are open or being opened."""
+        return len(self._sessions)
+
+    async def join(self, camera_id: str, offer: str) -> tuple[str, str]:
+        """Open a session: (its id, the SDP answer).
+
+        Raises:
+            SignallingError: 400, 404, 406 or 503.
+        """
+        if self._closed or len(self._sessions) >= self._max_viewers:
+            reason = "the server is closing" if self._closed else f"all {self._max_viewers} places are taken"
+            raise SignallingError(f"{reason}; try again later", 503, RETRY_AFTER_S)
+        offer = without_unreachable_candidates(offer)
+        codecs = offered_codecs(offer)
+        if not codecs:
+            raise SignallingError(
+                "no common codec: expected H.264 baseline (packetization-mode 1) or VP8", 406
+            )
+        hub = self._hub_for(camera_id, codecs[0])
+        session = _Session(camera_id, hub, self._loopback_only)
+        self._sessions[session.id] = session
+        try:
+            answer = await session.peer.answer(offer, hub.codec)
+        except BaseException:
+            del self._sessions[session.id]
+            await session.peer.close()
+            raise
+        session.task = asyncio.create_task(self._tend(session), name=f"viewer-{session.id[:8]}")
+        return session.id, answer
+
+    async def leave(self, camera_id: str, session_id: str) -> None:
+        """Close a session.
+
+        Raises:
+            SignallingError: 404, there is none.
+        """
+        session = self._session(camera_id, session_id)
+        session.end("left")
+        if session.task is not None:
+            await session.task
+
+    async def close(self) -> None:
+        """Close every session, within about a second, and open no more."""
+        self._closed = True
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.end("the server is closing")
+        tasks = [session.task for session in sessions if session.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+
+    async def _tend(self, session: _Session) -> None:
+        """One session's life, whatever ends it."""
+        try:
+            reason = await session.live()
+            log.info("camera %s: viewer %s: %s", session.camera_id, session.id[:8], reason)
+        finally:
+            session.hub.leave(session.viewer)
+            self._sessions.pop(session.id, None)
+            await session.peer.close()
+
+    def _session(self, camera_id: str, session_id: str) -> _Session:
+        session = self._sessions.get(session_id)
+        if session is None or session.camera_id != camera_id:
+            raise SignallingError("no such session: it has ended, or it never was", 404)
+        return session
+
+    def _routes(self) -> APIRouter:
+        router = APIRouter(tags=["whep"])
+
+        @router.post("/whep/{camera_id}", status_code=201, response_class=Response)
+        async def join(camera_id: str, request: Request) -> Response:
+            """Watch a camera: send an SDP offer, receive the SDP answer."""
+            session_id, answer = await self.join(camera_id, await _body(request, SDP))
+            headers = {
+                "Location": f"{request.url.path}/{session_id}",
+                "ETag": self._sessions[session_id].etag,
+                "Accept-Patch": SDP_FRAGMENT,
+            }
+            return Response(answer, 201, headers, media_type=SDP)
+
+        @router.patch("/whep/{camera_id}/{session_id}", status_code=204, response_class=Response)
+        async def trickle(camera_id: str, session_id: str, request: Request) -> Response:
+            """Add ICE candidates to a session."""
+            fragment = parse_fragment(await _body(request, SDP_FRAGMENT))
+            session = self._session(camera_id, session_id)
+            if request.headers.get("if-match", "*") not in ("*", session.etag):
+                raise SignallingError("this session has another ETag: its ICE session is a newer one", 412)
+            await session.trickle(fragment)
+            return Response(status_code=204)
+
+        @router.delete("/whep/{camera_id}/{session_id}", response_class=Response)
+        async def leave(camera_id: str, session_id: str) -> Response:
+            """Stop watching."""
+            await self.leave(camera_id, session_id)
+            return Response(status_code=200)
+
+        @router.options("/whep/{camera_id}", status_code=204, response_class=Response)
+        async def options(camera_id: str) -> Response:
+            """What may be posted here."""
+            return Response(status_code=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP})
+
+        return router
+
+
+class _Session:
+    """One viewer: its connection, its queue, its hub."""
+
+    def __init__(self, camera_id: str, hub: Hub, loopback_only: bool) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.etag = f'"{secrets.token_urlsafe(8)}"'
+        self.camera_id = camera_id
+        self.hub = hub
+        self.viewer = Viewer()
+        self.peer = Peer(self.viewer, loopback_only=loopback_only)
+        self.task: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._opened_at = monotonic()
+        self._connected = False
+        self.viewer.ended = self.end
+        self.peer.connected = self._join
+        self.peer.failed = self.end
+
+    def end(self, reason: str) -> None:
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    async def live(self) -> str:
+        """Run until the session is over; returns why. Reports and looks after the viewer on the way."""
+        while not self._over.done():
+            # RFC 3550 section 6.2: reports are spread out so that senders do not fall into step.
+            await asyncio.wait((self._over,), timeout=random.uniform(0.5, 1.5))
+            self._look_after()
+        return self._over.result()
+
+    async def trickle(self, fragment: Fragment) -> None:
+        """Take candidates.
+
+        Raises:
+            SignallingError: 422 for an ICE restart, 400 for a malformed candidate.
+        """
+        if fragment.ufrag is not None and fragment.ufrag not in self.peer.remote_ufrags:
+            raise SignallingError("an ICE restart is not supported: DELETE this session and POST anew", 422)
+        for candidate in fragment.candidates:
+            await self.peer.add_candidate(candidate)
+
+    def _join(self) -> None:
+        """The connection stands: the viewer gets its first picture at once."""
+        self._connected = True
+        try:
+            self.hub.join(self.viewer)
+        except RuntimeError as error:  # the camera was taken away meanwhile
+            self.end(str(error))
+
+    def _look_after(self) -> None:
+        if not self._connected:
+            if monotonic() - self._opened_at > CONNECT_TIMEOUT_S:
+                self.end(f"no connection within {CONNECT_TIMEOUT_S:g} s")
+            return
+        silent_s = self.peer.silent_s
+        if silent_s > SILENCE_TIMEOUT_S:
+            self.end(f"silent for {SILENCE_TIMEOUT_S:g} s")
+        self.viewer.hold(silent_s > HOLD_AFTER_S)
+        self.peer.report()
+
+
+async def _body(request: Request, expected: str) -> str:
+    """The request's text.
+
+    Raises:
+        SignallingError: 415 for another type, 413 for too much, 400 for what is not text.
+    """
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != expected:
+        raise SignallingError(f"expected Content-Type {expected}, got {given[:80] or 'none'}", 415)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise SignallingError(f"expected at most {MAX_BODY_BYTES} bytes of {expected}, got more", 413)
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise SignallingError(f"expected {expected} as UTF-8 text, got bytes that are not", 400) from error
