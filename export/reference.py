@@ -81,6 +81,6 @@ def iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     total = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1)
     union = total - shared
-    ratio = np.zeros_like(shared)
+    ratio: npt.NDArray[np.float64] = np.zeros_like(shared)
     np.divide(shared, union, out=ratio, where=union > 0)
     return ratio

@@ -1,0 +1,158 @@
+"""Pictures in, ``Detections`` out: letterbox, one run of the model for the whole batch, thresholds.
+
+A video frame goes straight from its YUV planes to the small RGB input in one pass of swscale, which
+honours the frame's own matrix and range; a full-size RGB picture is never made. The rest, decoding
+and suppression included, is in the model's graph. Knows nothing of cameras, families or tracking.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+from av import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from export.artifact import PAD_VALUE, ArtifactError, Letterbox, load, read_spec
+from stream.frames import Detections, Floats, Ints
+from stream.session import Device, open_session
+
+Pixels = npt.NDArray[np.uint8]
+
+MOST_REFORMATTERS = 32
+"""One is kept for each picture size and format seen lately; setting one up costs as much as a frame."""
+
+
+class Detector:
+    """One model on one device; for use by one thread at a time.
+
+    Attributes:
+        spec: what the model says of itself.
+        device: ``cpu`` or ``cuda``, what the session really runs on.
+        reason: why that device.
+        threads: CPU threads of one run.
+        run_seconds: wall time spent inside ``session.run`` so far.
+        last_run_s: of the last run.
+
+    Raises:
+        ArtifactError: not a contract file, or one that cannot run.
+        DeviceUnavailable: ``device="cuda"`` and CUDA does not work here.
+    """
+
+    def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None) -> None:
+        self.spec = read_spec(load(path), str(path))
+        if self.spec.resize != "letterbox":
+            raise ArtifactError(
+                f"{path}: resize rule {self.spec.resize!r} is not supported; expected letterbox"
+            )
+        session = open_session(Path(path), self.spec, device, threads)
+        self.device, self.reason, self.threads = session.device, session.reason, session.threads
+        self.run_seconds = 0.0
+        self.last_run_s = 0.0
+        self._session = session.onnx
+        self._images = self._blank(1)
+        self._reformatters: OrderedDict[tuple[int, int, str], VideoReformatter] = OrderedDict()
+
+    def detect(self, pictures: Sequence[VideoFrame], score_threshold: float) -> list[Detections]:
+        """Detect in decoded video frames of any sizes and pixel formats, as one batch.
+
+        Args:
+            pictures: read, never written to.
+            score_threshold: detections below it are left out, 0 to 1.
+
+        Returns:
+            One ``Detections`` a picture, best score first, boxes clipped to the picture.
+        """
+        images = self._batch(len(pictures))
+        letterboxes = [self._place(picture, image) for picture, image in zip(pictures, images, strict=True)]
+        sizes = [(picture.width, picture.height) for picture in pictures]
+        return self._run(images, letterboxes, sizes, score_threshold)
+
+    def detect_images(self, images: Sequence[Pixels], score_threshold: float) -> list[Detections]:
+        """As :meth:`detect`, for uint8 (height, width, 3) RGB pictures, by the letterbox of training."""
+        batch = self._batch(len(images))
+        sizes = [(image.shape[1], image.shape[0]) for image in images]
+        letterboxes = [self._fit(width, height) for width, height in sizes]
+        for slot, image, letterbox in zip(batch, images, letterboxes, strict=True):
+            slot[:] = letterbox.apply(image)
+        return self._run(batch, letterboxes, sizes, score_threshold)
+
+    def _run(
+        self,
+        images: Pixels,
+        letterboxes: list[Letterbox],
+        sizes: list[tuple[int, int]],
+        score_threshold: float,
+    ) -> list[Detections]:
+        if not len(images):
+            return []
+        started = perf_counter()
+        boxes, scores, classes = self._session.run(["boxes", "scores", "classes"], {"images": images})
+        self.last_run_s = perf_counter() - started
+        self.run_seconds += self.last_run_s
+        return [
+            _detections(boxes[row], scores[row], classes[row], letterboxes[row], sizes[row], score_threshold)
+            for row in range(len(images))
+        ]
+
+    def _place(self, picture: VideoFrame, image: Pixels) -> Letterbox:
+        """Draw a frame, letterboxed, into one slot of the batch."""
+        letterbox = self._fit(picture.width, picture.height)
+        width, height = letterbox.content_width, letterbox.content_height
+        small = self._reformatter(picture).reformat(
+            picture,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation=Interpolation.AREA if letterbox.scale < 1 else Interpolation.BILINEAR,
+            threads=1,
+        )
+        plane = small.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+        image[:height, :width] = rows[:, : 3 * width].reshape(height, width, 3)
+        image[height:] = PAD_VALUE
+        image[:, width:] = PAD_VALUE
+        return letterbox
+
+    def _reformatter(self, picture: VideoFrame) -> VideoReformatter:
+        key = picture.width, picture.height, picture.format.name
+        if key not in self._reformatters:
+            self._reformatters[key] = VideoReformatter()
+            if len(self._reformatters) > MOST_REFORMATTERS:
+                self._reformatters.popitem(last=False)
+        self._reformatters.move_to_end(key)
+        return self._reformatters[key]
+
+    def _fit(self, width: int, height: int) -> Letterbox:
+        return Letterbox.fit(width, height, self.spec.input_width, self.spec.input_height)
+
+    def _batch(self, count: int) -> Pixels:
+        if count > len(self._images):
+            self._images = self._blank(count)
+        return self._images[:count]
+
+    def _blank(self, count: int) -> Pixels:
+        return np.empty((count, self.spec.input_height, self.spec.input_width, 3), np.uint8)
+
+
+def _detections(
+    boxes: Floats,
+    scores: Floats,
+    classes: Ints,
+    letterbox: Letterbox,
+    size: tuple[int, int],
+    score_threshold: float,
+) -> Detections:
+    """The rows (Q,) of one picture that count, in its own pixels.
+
+    A box that lies outside the picture, in the padding, is no detection; nor is one that is not a number.
+    """
+    count = int(np.count_nonzero((scores > 0) & (scores >= score_threshold)))  # they are descending
+    width, height = size
+    clipped = letterbox.to_source(boxes[:count]).clip(0, (width, height, width, height)).astype(np.float32)
+    inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    return Detections(clipped[inside], scores[:count][inside], classes[:count][inside])
