@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-
 from export.convert import ensure_contract
+
 from export.catalogue import resolve_model
 from stream.config import AppConfig, ServerConfig
 from stream.detector import Detector
@@ -46,7 +46,9 @@ def open_detector(config: AppConfig, say: Say) -> Detector:
     path = ensure_contract(resolve_model(config.detector.model), say)
     detector = Detector(path, device=config.detector.device, threads=config.detector.threads)
     spec = detector.spec
-    say(f"model   {Path(path).stem}: {spec.family}, {spec.input_width}x{spec.input_height}, {len(spec.names)} classes")
+    say(
+        f"model   {Path(path).stem}: {spec.family}, {spec.input_width}x{spec.input_height}, {len(spec.names)} classes"
+    )
     say(f"device  {detector.device} ({detector.reason})")
     return detector
 

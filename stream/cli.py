@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errors.print(f"lookout: {line}", style="red", markup=False)
         return error.exit_code
     except ModuleNotFoundError as error:
-        errors.print(f"lookout: this command needs the package {error.name!r}: pip install 'lookout[train,browser]'")
+        errors.print(
+            f"lookout: this command needs the package {error.name!r}: pip install 'lookout[train,browser]'"
+        )
         return 1
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
@@ -107,16 +109,20 @@ def _watch(options: argparse.Namespace) -> None:
     from stream.config import config_from_sources, load_config, override
 
     settings = _settings(options)
-    camera = {"overlay": options.overlay, "transport": options.transport, "loop": False if options.once else None}
+    camera = {
+        "overlay": options.overlay,
+        "transport": options.transport,
+        "loop": False if options.once else None,
+    }
     camera = {key: value for key, value in camera.items() if value is not None}
     if options.config is not None:
         if options.source or camera:
-            raise UsageError("--config names the cameras and their options; give no SOURCE, --overlay, --transport or --once")
+            raise UsageError("--config names the cameras: give no SOURCE, --overlay, --transport or --once")
         config = override(load_config(options.config), settings)
     elif options.source:
         config = config_from_sources(options.source, settings, camera)
     else:
-        raise UsageError("expected a SOURCE (URL, file, device number, 'demo') or --config FILE; try: lookout watch demo")
+        raise UsageError("expected a SOURCE or --config FILE; try: lookout watch demo")
     watch(config, _say)
 
 
@@ -151,7 +157,9 @@ def _add_detect(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    command = commands.add_parser("export", help="turn a checkpoint or a stranger's .onnx into a lookout model")
+    command = commands.add_parser(
+        "export", help="turn a checkpoint or a stranger's .onnx into a lookout model"
+    )
     command.add_argument("what", type=Path, help="checkpoint (.pt) or ONNX file")
     command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
@@ -190,8 +198,8 @@ def _models(options: argparse.Namespace) -> None:
         print(json.dumps({"models": entries}))
         return
     for entry in entries:
-        size = f"{entry['input_width']}x{entry['input_height']}"
-        print(f"{entry['name']:<16} {entry['family']:<10} {size:<9} {entry['bytes'] / 1e6:.1f} MB  {', '.join(entry['names'][:8])}")
+        size = f"{entry['input_width']}x{entry['input_height']}, {entry['bytes'] / 1e6:.1f} MB"
+        print(f"{entry['name']:<16} {entry['family']:<8} {size:<18} {', '.join(entry['names'][:8])}")
     print("A path to an .onnx file works wherever a name does.")
 
 
@@ -206,3 +214,55 @@ def _add_bench(commands: Any) -> None:
         command.add_argument("--seconds", type=float, help="how long to measure")
         command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
         command.set_defaults(run=_bench)
+
+
+def _sources(options: argparse.Namespace) -> None:
+    from stream.sources.available import list_sources
+
+    found = [asdict(source) for source in list_sources()]
+    if options.json:
+        print(json.dumps({"sources": found}))
+        return
+    for source in found:
+        print("  ".join(str(value) for value in source.values()))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from export.convert import export_model
+
+    export_model(
+        options.what,
+        options.out,
+        names=_names(options.names),
+        precision=options.precision,
+        pictures=options.pictures,
+        say=_say,
+    )
+
+
+def _names(given: str | None) -> tuple[str, ...] | None:
+    """Class names from a comma-separated list, or from a file with one a line."""
+    if given is None:
+        return None
+    text = Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given.replace(",", "\n")
+    return tuple(name.strip() for name in text.splitlines() if name.strip())
+
+
+def _detect(options: argparse.Namespace) -> None:
+    from stream.config import DetectorConfig
+
+    raise NotImplementedError
+
+
+def _train(options: argparse.Namespace) -> None:
+    from models.train import train
+
+    train(options.recipe, resume=not options.restart)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    raise NotImplementedError
+
+
+def _bench(options: argparse.Namespace) -> None:
+    raise NotImplementedError

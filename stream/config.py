@@ -14,7 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -103,7 +111,9 @@ class AppConfig(_Section):
     def _camera_ids(cls, cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
         for name in cameras:
             if not CAMERA_ID.match(name):
-                raise ValueError(f"camera name {name!r}: use lower-case letters, digits, '-' and '_', at most 40")
+                raise ValueError(
+                    f"camera name {name!r}: use lower-case letters, digits, '-' and '_', at most 40"
+                )
         return cameras
 
 
@@ -116,28 +126,38 @@ def load_config(path: Path) -> AppConfig:
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; expected a lookout YAML configuration")
+            raise ConfigError(
+                f"{path}: larger than {MAX_CONFIG_BYTES} bytes; expected a lookout YAML configuration"
+            )
         document = YAML().load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML configuration") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected a YAML configuration"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not text; expected a YAML configuration") from error
     except YAMLError as error:
         raise ConfigError(f"{path}{_yaml_fault(error)}") from error
     if not isinstance(document, Mapping):
-        raise ConfigError(f"{path}: expected keys such as 'cameras:' at the top level, got {type(document).__name__}")
+        raise ConfigError(
+            f"{path}: expected keys such as 'cameras:' at the top level, got {type(document).__name__}"
+        )
     return _validate(document, str(path))
 
 
-def config_from_sources(sources: Sequence[str], settings: Mapping[str, Mapping[str, object]]) -> AppConfig:
-    """The configuration of a command line: its sources, and overrides by section.
+def config_from_sources(
+    sources: Sequence[str],
+    settings: Mapping[str, Mapping[str, object]],
+    camera: Mapping[str, object] | None = None,
+) -> AppConfig:
+    """The configuration of a command line: its sources, values by section, and for every camera.
 
     Raises:
         ConfigError: a value is wrong.
     """
     cameras: dict[str, dict[str, object]] = {}
     for source in sources:
-        cameras[_camera_name(source, cameras)] = {"source": source}
+        cameras[_camera_name(source, cameras)] = {"source": source, **(camera or {})}
     return _validate({**settings, "cameras": cameras}, "command line")
 
 
@@ -212,7 +232,9 @@ def _camera_name(source: str, taken: Mapping[str, object]) -> str:
     elif source.isdigit():
         stem = f"camera{source}"
     else:
-        stem = re.split(r"[:@]", source, maxsplit=1)[0] if source.startswith("synthetic") else Path(source).stem
+        stem = (
+            re.split(r"[:@]", source, maxsplit=1)[0] if source.startswith("synthetic") else Path(source).stem
+        )
     stem = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:32] or "camera"
     name, number = stem, 2
     while name in taken:

@@ -62,7 +62,10 @@ class PipelineCollector(Collector):
             "up": ("1 while the camera is live.", lambda status: float(status.state == "live")),
             "fps": ("Frames a second from the camera.", lambda status: status.fps),
             "detect_fps": ("Frames a second through the detector.", lambda status: status.detect_fps),
-            "frame_age_seconds": ("Capture to tracks, newest frame.", lambda status: status.frame_age_ms / 1000),
+            "frame_age_seconds": (
+                "Capture to tracks, newest frame.",
+                lambda status: status.frame_age_ms / 1000,
+            ),
             "viewers": ("Viewers connected.", lambda status: float(status.viewers)),
             "objects": ("Objects tracked in the newest frame.", lambda status: float(status.objects)),
         }
@@ -72,7 +75,9 @@ class PipelineCollector(Collector):
                 gauge.add_metric([status.id], value(status))
             yield gauge
         yield CounterMetricFamily(
-            "lookout_inference_seconds", "Seconds inside session.run.", value=self._pipeline.detector.run_seconds
+            "lookout_inference_seconds",
+            "Seconds inside session.run.",
+            value=self._pipeline.detector.run_seconds,
         )
         yield CounterMetricFamily(
             "lookout_batches", "Calls of the detector.", value=float(self._pipeline.batches)

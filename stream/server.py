@@ -29,8 +29,13 @@ WEB = Path(__file__).parent / "web"
 COOKIE = "lookout_token"
 # The page is all our own files: nothing inline, nothing from elsewhere. FastAPI's /docs loads its
 # viewer from a CDN and is left out of the policy.
-PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: mediastream:; frame-ancestors 'none'"
+PAGE_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "img-src 'self' blob: data:",
+        "media-src 'self' blob: mediastream:",
+        "frame-ancestors 'none'",
+    )
 )
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -77,7 +82,9 @@ def _add_guard(app: FastAPI, config: ServerConfig) -> None:
         offered = request.query_params.get("token") if request.url.path == "/" else None
         if offered is not None and hmac.compare_digest(offered.encode(), token):
             response: Response = RedirectResponse("/", status_code=303)
-            response.set_cookie(COOKIE, offered, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+            response.set_cookie(
+                COOKIE, offered, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            )
             return response
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         given = bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")

