@@ -9,9 +9,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from stream.errors import DeviceUnavailable
+from stream.errors import DeviceUnavailable, LookoutError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -124,3 +125,16 @@ def watching_page(browser: Browser, width: int = 1280, height: int = 800) -> Pag
     page = browser.new_context(viewport={"width": width, "height": height}).new_page()
     page.add_init_script(WATCH_SCRIPT)
     return page
+
+
+def wait_for(page: Page, expression: str, timeout_s: float = 15.0) -> None:
+    """Until a JavaScript expression holds. (``page.wait_for_function`` needs ``eval``, which our policy forbids.)
+
+    Raises:
+        LookoutError: it does not within ``timeout_s``.
+    """
+    deadline = monotonic() + timeout_s
+    while not page.evaluate(expression):
+        if monotonic() > deadline:
+            raise LookoutError(f"{page.url}: not within {timeout_s:g} s: {expression}")
+        page.wait_for_timeout(20)

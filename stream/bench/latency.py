@@ -23,7 +23,7 @@ import numpy as np
 import uvicorn
 
 from stream.app import listen, open_detector
-from stream.bench.chromium import chromium, watching_page
+from stream.bench.chromium import chromium, wait_for, watching_page
 from stream.config import config_from_sources
 from stream.encode import CLOCK_HZ, EncodedUnit
 from stream.errors import LookoutError
@@ -96,10 +96,10 @@ class _Recorder(Viewer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.captured_at: OrderedDict[int, float] = OrderedDict()  # frame index -> monotonic seconds
+        self.captured_at: OrderedDict[int, float] = OrderedDict()  # RTP timestamp -> monotonic seconds
 
     def offer(self, unit: EncodedUnit) -> None:
-        self.captured_at[round(unit.timestamp * RATE / CLOCK_HZ)] = unit.captured_at
+        self.captured_at[unit.timestamp % 2**32] = unit.captured_at
         if len(self.captured_at) > _KEPT_CAPTURES:
             self.captured_at.popitem(last=False)
 
@@ -149,7 +149,7 @@ def _joins(browser: Browser, app: _App) -> dict[str, Any]:
     for _ in range(JOINS):
         page = watching_page(browser)
         page.goto(app.url)
-        page.wait_for_function("lookout.shown.length > 0", timeout=10_000)
+        wait_for(page, "lookout.shown.length > 0", 10)
         times_ms.append(page.evaluate("lookout.shown[0][1] - lookout.joins.at(-1)"))
         page.context.close()
         _await(lambda: app.pipeline.camera("synthetic").status().viewers == 0, "the end of a session")
@@ -164,7 +164,7 @@ def _watch(browser: Browser, app: _App, seconds: float) -> _Sample:
     recorder = app.record()
     page = watching_page(browser)
     page.goto(app.url)
-    page.wait_for_function("lookout.shown.length > 0", timeout=10_000)
+    wait_for(page, "lookout.shown.length > 0", 10)
     sleep(WARM_UP_S)
     offset_s, error_s = _clock_offset(page)
     batches, busy_s = app.pipeline.batches, app.pipeline.detector.run_seconds
@@ -174,30 +174,34 @@ def _watch(browser: Browser, app: _App, seconds: float) -> _Sample:
     inferences = max(app.pipeline.batches - batches, 1)
     inference_ms = 1000 * (app.pipeline.detector.run_seconds - busy_s) / inferences
     page.context.close()
-    indices, misread = _bound_to_timestamps(shown)
     latencies_ms = [
-        1000 * (entry[1] / 1000 + offset_s - recorder.captured_at[index])
-        for entry, index in zip(shown, indices, strict=True)
-        if index in recorder.captured_at
+        1000 * (shown_ms / 1000 + offset_s - recorder.captured_at[rtp])
+        for _, shown_ms, *_, rtp in shown
+        if rtp in recorder.captured_at
     ]
     if not latencies_ms:
-        raise LookoutError(f"the browser presented {len(shown)} pictures and none has a legible barcode")
-    return _Sample(latencies_ms, inference_ms, len(shown) / seconds, misread, 1000 * error_s)
+        raise LookoutError(f"the browser presented {len(shown)} pictures, none of them this camera's")
+    return _Sample(latencies_ms, inference_ms, len(shown) / seconds, _misread(shown), 1000 * error_s)
 
 
-def _bound_to_timestamps(shown: Sequence[Sequence[Any]]) -> tuple[list[int], int]:
-    """Frame indices of presented pictures by their RTP timestamps, and how many barcodes say otherwise.
+def _misread(shown: Sequence[Sequence[Any]]) -> int:
+    """How many barcodes disagree with the RTP timestamp of the picture that they were read from.
 
     A canvas may already hold the next picture when a frame's callback runs, which would flatter the
-    result. The barcodes therefore only tell which index the RTP timestamps begin with.
+    result; latency is therefore taken by timestamp, and the barcodes prove that timestamps and
+    pictures belong together.
+
+    Raises:
+        LookoutError: most do not, so nothing measured here could be believed.
     """
     step = CLOCK_HZ // RATE
-    bases = Counter((rtp - index * step) % 2**32 for index, *_, rtp in shown if None not in (index, rtp))
-    if not bases:
-        raise LookoutError(f"of {len(shown)} pictures presented none has a legible barcode and a timestamp")
-    base = bases.most_common(1)[0][0]
-    indices = [round(((rtp - base) % 2**32) / step) for *_, rtp in shown]
-    return indices, sum(index != entry[0] for index, entry in zip(indices, shown, strict=True))
+    bases = Counter((rtp - index * step) % 2**32 for index, *_, rtp in shown if index is not None)
+    right = bases.most_common(1)[0][1] if bases else 0
+    if right < len(shown) / 2:
+        raise LookoutError(
+            f"only {right} of {len(shown)} pictures carry the number that their timestamp says"
+        )
+    return len(shown) - right
 
 
 def _clock_offset(page: Page) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Error, Page, expect
 
-from stream.bench.chromium import watching_page
+from stream.bench.chromium import wait_for, watching_page
 from tests.browser.live import wait_until
 
 Watch = Callable[..., Any]
@@ -39,7 +39,7 @@ def test_closing_the_page_ends_its_session(watch: Watch, browser: Browser) -> No
     with watch("synthetic:320x180@15") as app:
         page = watching_page(browser)
         page.goto(app.url)
-        page.wait_for_function("lookout.shown.length > 3")
+        wait_for(page, "lookout.shown.length > 3")
         assert app.camera("synthetic")["viewers"] == 1
         page.close(run_before_unload=False)
         wait_until(lambda: app.camera("synthetic")["viewers"] == 0, 3)
@@ -49,12 +49,12 @@ def test_closing_the_page_ends_its_session(watch: Watch, browser: Browser) -> No
 def test_leaving_for_another_page_ends_its_session(watch: Watch, page: Page) -> None:
     with watch("synthetic:320x180@15") as app:
         page.goto(app.url)
-        page.wait_for_function("lookout.shown.length > 3")
+        wait_for(page, "lookout.shown.length > 3")
         assert app.camera("synthetic")["viewers"] == 1
         page.goto("about:blank")
         wait_until(lambda: app.camera("synthetic")["viewers"] == 0, 3)
         page.go_back()
-        page.wait_for_function("lookout.shown.length > 3")
+        wait_for(page, "lookout.shown.length > 3")
         assert app.camera("synthetic")["viewers"] == 1
 
 
@@ -63,13 +63,13 @@ def test_a_killed_tab_is_noticed(watch: Watch, browser: Browser) -> None:
         killed, stays = watching_page(browser), watching_page(browser)
         for page in (killed, stays):
             page.goto(app.url)
-            page.wait_for_function("lookout.shown.length > 3")
+            wait_for(page, "lookout.shown.length > 3")
         assert app.camera("synthetic")["viewers"] == 2
         with contextlib.suppress(Error):  # the renderer is gone, which is what was asked for
             killed.goto("chrome://crash", timeout=3000)
         wait_until(lambda: app.camera("synthetic")["viewers"] == 1, 20)
         before = stays.evaluate("lookout.shown.length")
-        stays.wait_for_function(f"lookout.shown.length > {before + 5}")
+        wait_for(stays, f"lookout.shown.length > {before + 5}")
         killed.context.close()
         stays.context.close()
 
@@ -78,10 +78,10 @@ def test_the_page_comes_back_after_the_server_does(watch: Watch, page: Page) -> 
     with watch("synthetic:320x180@15") as app:
         port = app.url.rsplit(":", 1)[1]
         page.goto(app.url)
-        page.wait_for_function("lookout.shown.length > 3")
+        wait_for(page, "lookout.shown.length > 3")
     expect(page.locator(".banner")).to_have_text(re.compile("does not answer"))
     with watch("synthetic:320x180@15", "--port", port):
         expect(page.locator(".banner")).not_to_be_visible()
         before = page.evaluate("lookout.shown.length")
-        page.wait_for_function(f"lookout.shown.length > {before + 5}", timeout=20000)
+        wait_for(page, f"lookout.shown.length > {before + 5}", 20)
         expect(page.locator(".tile")).to_have_attribute("data-tone", "live")

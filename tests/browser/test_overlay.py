@@ -19,6 +19,7 @@ import pytest
 from playwright.sync_api import Page
 
 from stream import barcode
+from stream.bench.chromium import wait_for
 
 WIDTH, HEIGHT, RATE = 1280, 720, 10
 LEG, STEP_PX, LEFT_PX, TOP_PX = 42, 18, 40, 150  # frames from side to side, pixels a frame
@@ -101,7 +102,7 @@ def test_a_box_is_drawn_on_its_own_frame(
 ) -> None:
     with watch(str(walk), "--overlay", overlay, "--score", "0.6") as app:
         page.goto(app.url)
-        page.wait_for_function("lookout.shown.length > 10")
+        wait_for(page, "lookout.shown.length > 10")
         page.evaluate(MEASURE)
         page.wait_for_timeout(2 * LEG / RATE * 1000 + 1000)
         measured = page.evaluate("measured")

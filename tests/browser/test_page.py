@@ -10,6 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from stream.bench.chromium import wait_for
 from tests.browser.live import wait_until
 
 Watch = Callable[..., Any]
@@ -18,7 +19,7 @@ Watch = Callable[..., Any]
 def test_shown_pictures_are_the_cameras_frames_in_order(watch: Watch, page: Page) -> None:
     with watch("synthetic:1280x720@30") as app:
         page.goto(app.url)
-        page.wait_for_function("lookout.shown.length > 90")
+        wait_for(page, "lookout.shown.length > 90")
         shown = page.evaluate("lookout.shown")
         indices = [entry[0] for entry in shown if entry[0] is not None]
         assert len(indices) >= 0.95 * len(shown), "the barcode must be legible in what is shown"
@@ -38,7 +39,7 @@ def test_figures_say_what_is_received(watch: Watch, page: Page) -> None:
         expect(tile.locator(".codec")).to_have_text("H264")
         expect(tile.locator(".latency")).to_have_text(re.compile(r"≈ \d+ ms"))
         expect(tile.locator(".objects")).to_have_text(re.compile(r"\d+ objects?"))
-        page.wait_for_function("parseFloat(document.querySelector('.fps').textContent) > 15")
+        wait_for(page, "parseFloat(document.querySelector('.fps').textContent) > 15")
         about = app.get("api/app")
         expect(page.locator(".about")).to_contain_text(about["model"])
         expect(page.locator(".about")).to_contain_text(about["device"])
@@ -52,7 +53,7 @@ def test_list_one_and_all(watch: Watch, page: Page, bikes: Path) -> None:
         entries = page.locator(".cameras a")
         expect(entries).to_have_text(["All", "synthetic", "synthetic-2", "bikes"])
         playing = "[...document.querySelectorAll('video')].filter(v => v.videoWidth && !v.paused).length"
-        page.wait_for_function(f"{playing} == 3")
+        wait_for(page, f"{playing} == 3")
         joins = page.evaluate("lookout.joins.length")
 
         page.locator(".tile .stage").nth(1).click()
@@ -82,7 +83,7 @@ def test_tiles_below_the_fold_do_not_stream(watch: Watch, page: Page) -> None:
     with watch(*["synthetic:320x180@10"] * 4) as app:
         page.goto(app.url)
         expect(page.locator(".tile")).to_have_count(4)
-        page.wait_for_function("lookout.shown.length > 5")
+        wait_for(page, "lookout.shown.length > 5")
         assert app.camera("synthetic-4")["viewers"] == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, (
             "a phone must not scroll sideways"
