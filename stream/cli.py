@@ -249,9 +249,14 @@ def _names(given: str | None) -> tuple[str, ...] | None:
 
 
 def _detect(options: argparse.Namespace) -> None:
-    from stream.config import DetectorConfig
+    from stream.app import open_detector
+    from stream.config import config_from_sources
+    from stream.offline import detect
 
-    raise NotImplementedError
+    camera = {"pace": "lossless", "loop": False, "transport": options.transport or "tcp"}
+    config = config_from_sources([options.source], _settings(options), camera)
+    (source,) = config.cameras.values()
+    detect(source, open_detector(config, _say), config.detector, options.format, options.out, options.video)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -261,8 +266,28 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    raise NotImplementedError
+    from stream.app import open_detector
+    from stream.config import config_from_sources
+    from stream.evaluate import evaluate
+
+    # Average precision needs the whole curve: unless told otherwise, every detection counts.
+    options.score = options.score or 0.001
+    detector = open_detector(config_from_sources(["demo"], _settings(options)), _say)
+    metrics = asdict(evaluate(detector, options.data, options.images, options.score))
+    if options.json:
+        print(json.dumps(metrics))
+        return
+    print(f"AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}  AR {metrics['AR']:.3f}")
+    for name, precision in metrics["per_class_AP50"].items():
+        print(f"  {name:<16} AP {metrics['per_class_AP'][name]:.3f}  AP50 {precision:.3f}")
 
 
 def _bench(options: argparse.Namespace) -> None:
-    raise NotImplementedError
+    from stream.bench import run
+
+    result = run(options.benchmark, options.model, options.seconds)
+    if options.json:
+        print(json.dumps(result))
+        return
+    for key, value in result.items():
+        print(f"{key:<32} {value}")

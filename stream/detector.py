@@ -31,12 +31,15 @@ class Detector:
     """One model on one device; for use by one thread at a time.
 
     Attributes:
+        path: the model file.
         spec: what the model says of itself.
         device: ``cpu`` or ``cuda``, what the session really runs on.
         reason: why that device.
         threads: CPU threads of one run.
         run_seconds: wall time spent inside ``session.run`` so far.
         last_run_s: of the last run.
+        session: the onnxruntime session.
+        last_images: uint8 (B, H, W, 3), what the last run was given; overwritten by the next.
 
     Raises:
         ArtifactError: not a contract file, or one that cannot run.
@@ -44,6 +47,7 @@ class Detector:
     """
 
     def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None) -> None:
+        self.path = Path(path)
         self.spec = read_spec(load(path), str(path))
         if self.spec.resize != "letterbox":
             raise ArtifactError(
@@ -53,8 +57,8 @@ class Detector:
         self.device, self.reason, self.threads = session.device, session.reason, session.threads
         self.run_seconds = 0.0
         self.last_run_s = 0.0
-        self._session = session.onnx
-        self._images = self._blank(1)
+        self.session = session.onnx
+        self._images = self.last_images = self._blank(1)
         self._reformatters: OrderedDict[tuple[int, int, str], VideoReformatter] = OrderedDict()
 
     def detect(self, pictures: Sequence[VideoFrame], score_threshold: float) -> list[Detections]:
@@ -90,8 +94,9 @@ class Detector:
     ) -> list[Detections]:
         if not len(images):
             return []
+        self.last_images = images
         started = perf_counter()
-        boxes, scores, classes = self._session.run(["boxes", "scores", "classes"], {"images": images})
+        boxes, scores, classes = self.session.run(["boxes", "scores", "classes"], {"images": images})
         self.last_run_s = perf_counter() - started
         self.run_seconds += self.last_run_s
         return [
