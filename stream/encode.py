@@ -181,6 +181,7 @@ class VP8Encoder(_LibavEncoder):
         context = _context("libvpx")
         context.thread_count = 1  # libvpx's threads wait by spinning: two cost eight times one
         context.gop_size = 1 << 30
+        context.qmin, context.qmax = 2, 63
         # libvpx bounds a keyframe in percent of the mean picture.
         largest_keyframe = int(100 * RATE_BUFFER_S * self.frame_rate)
         context.options = {

@@ -1,0 +1,207 @@
+"""Sender CPU per viewer-second: the app's own hub and WHEP in this process, viewers in others.
+
+One synthetic 1280x720@30 camera at about 2 Mbit/s. The viewers go through ICE, DTLS and RTCP like
+any other, then count packets without decrypting them, so that they leave the machine to the sender.
+
+``cpu_ms_per_viewer_s`` is the CPU time of the event loop's thread, which does everything that a
+viewer costs (headers, encryption, ``sendto``, RTCP, ICE), over viewers and seconds. Drawing and encoding
+happen once in another thread and are not in it. ``marginal_ms_per_viewer_s`` is the cross-check from
+the whole process: (cpu(N) - cpu(1)) / (N - 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cv2
+import numpy as np
+import uvicorn
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av import VideoFrame
+from fastapi import FastAPI
+
+from stream.errors import LookoutError
+from stream.frames import Frame, Tracks
+from stream.webrtc.aiortc_adapter import PacketCounter
+from stream.webrtc.hub import Hub
+from stream.webrtc.whep import WhepService
+
+WIDTH, HEIGHT, RATE, BITRATE = 1280, 720, 30, 2_000_000
+COUNTS = (1, 4, 16)
+VIEWERS_A_PROCESS = 16
+SETTLE_S = 1.5
+JOIN_TIMEOUT_S = 60.0
+
+
+def run(seconds: float = 10.0, counts: Sequence[int] = COUNTS) -> dict[str, Any]:
+    """Measure with each number of viewers for ``seconds``.
+
+    Raises:
+        LookoutError: viewers could not join.
+    """
+    measured = asyncio.run(_measure_all(seconds, sorted({1, *counts})))
+    alone = measured[0]
+    return {
+        "cpu_ms_per_viewer_s": {str(m.viewers): round(m.loop_ms_per_s / m.viewers, 2) for m in measured},
+        "marginal_ms_per_viewer_s": {
+            str(m.viewers): round((m.process_ms_per_s - alone.process_ms_per_s) / (m.viewers - 1), 2)
+            for m in measured[1:]
+        },
+        "process_ms_per_s": {str(m.viewers): round(m.process_ms_per_s, 1) for m in measured},
+        "kbps_per_viewer": {str(m.viewers): round(m.kbps) for m in measured},
+        "fps": {str(m.viewers): round(m.fps, 1) for m in measured},
+        "packets_lost_percent": {str(m.viewers): round(m.lost_percent, 3) for m in measured},
+        "size": f"{WIDTH}x{HEIGHT}@{RATE}",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    viewers: int
+    loop_ms_per_s: float
+    process_ms_per_s: float
+    kbps: float
+    fps: float
+    lost_percent: float
+
+
+async def _measure_all(seconds: float, counts: Sequence[int]) -> list[_Measured]:
+    hub = Hub("bench", lambda picture, tracks: picture, codec="h264", bitrate=BITRATE)
+    service = WhepService(lambda camera_id, codec: hub, max_viewers=max(counts), loopback_only=True)
+    app = FastAPI()
+    app.include_router(service.router)
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        serving = asyncio.create_task(server.serve([listener]))
+        stop = threading.Event()
+        camera = threading.Thread(target=_play, args=(hub, stop), name="camera")
+        camera.start()
+        stack.callback(stop.set)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/whep/bench"
+        try:
+            return [await _measure(hub, url, viewers, seconds) for viewers in counts]
+        finally:
+            await service.close()
+            server.should_exit = True
+            await serving
+            hub.close()
+            stop.set()
+            await asyncio.to_thread(camera.join)
+
+
+async def _measure(hub: Hub, url: str, viewers: int, seconds: float) -> _Measured:
+    context = multiprocessing.get_context("spawn")
+    watchers: list[tuple[Any, Connection]] = []
+    for first in range(0, viewers, VIEWERS_A_PROCESS):
+        ours, theirs = context.Pipe()
+        count = min(VIEWERS_A_PROCESS, viewers - first)
+        process = context.Process(target=_watch, args=(url, count, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        watchers.append((process, ours))
+    try:
+        for _, pipe in watchers:
+            await _receive(pipe)
+        await asyncio.sleep(SETTLE_S)
+        before = (time.perf_counter(), time.thread_time(), time.process_time(), hub.bytes, hub.units)
+        await asyncio.sleep(seconds)
+        after = (time.perf_counter(), time.thread_time(), time.process_time(), hub.bytes, hub.units)
+        elapsed_s, loop_s, process_s, size, units = (b - a for a, b in zip(before, after, strict=True))
+        received = missing = 0
+        for _, pipe in watchers:
+            pipe.send("leave")
+            counted = json.loads(await _receive(pipe))
+            received, missing = received + counted["received"], missing + counted["missing"]
+    finally:
+        for process, _ in watchers:
+            await asyncio.to_thread(process.join, 10)
+            process.kill()
+    return _Measured(
+        viewers,
+        loop_ms_per_s=1000 * loop_s / elapsed_s,
+        process_ms_per_s=1000 * process_s / elapsed_s,
+        kbps=size * 8 / 1000 / elapsed_s,
+        fps=units / elapsed_s,
+        lost_percent=100 * missing / max(1, received + missing),
+    )
+
+
+async def _receive(pipe: Connection) -> str:
+    def receive() -> str:
+        if not pipe.poll(JOIN_TIMEOUT_S):
+            raise LookoutError(f"the benchmark's viewers did not answer within {JOIN_TIMEOUT_S:g} s")
+        try:
+            return str(pipe.recv())
+        except EOFError as error:
+            raise LookoutError("the benchmark's viewers ended early; their error is above") from error
+
+    return await asyncio.to_thread(receive)
+
+
+def _play(hub: Hub, stop: threading.Event) -> None:
+    """A textured picture that drifts: enough detail to use the whole bit rate."""
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT + 128, WIDTH + 128), np.uint8), (0, 0), 1.2)
+    pictures = []
+    for step in range(64):
+        picture = VideoFrame(WIDTH, HEIGHT, "yuv420p")
+        planes = [np.frombuffer(memoryview(plane), np.uint8) for plane in picture.planes]
+        planes[0].reshape(HEIGHT, -1)[:, :WIDTH] = texture[step : step + HEIGHT, 2 * step : 2 * step + WIDTH]
+        for plane in planes[1:]:
+            plane[:] = 128
+        pictures.append(picture)
+    started_at, index = time.monotonic(), 0
+    while not stop.wait(max(0.0, started_at + index / RATE - time.monotonic())):
+        there_and_back = index % 126
+        picture = pictures[min(there_and_back, 126 - there_and_back)]
+        hub.show(Frame(picture, index, index / RATE, time.monotonic()), Tracks.empty())
+        index += 1
+
+
+def _watch(url: str, count: int, pipe: Connection) -> None:
+    """The viewers' process: join, say so, count until told to leave."""
+    asyncio.run(_watch_all(url, count, pipe))
+
+
+async def _watch_all(url: str, count: int, pipe: Connection) -> None:
+    joined = [await _join(url) for _ in range(count)]
+    pipe.send("joined")
+    await asyncio.to_thread(pipe.recv)
+    counters = [counter for _, counter in joined]
+    pipe.send(
+        json.dumps(
+            {"received": sum(c.received for c in counters), "missing": sum(c.missing for c in counters)}
+        )
+    )
+    await asyncio.gather(*(connection.close() for connection, _ in joined))
+
+
+async def _join(url: str) -> tuple[RTCPeerConnection, PacketCounter]:
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    connection.addTransceiver("video", direction="recvonly")
+    connected = asyncio.Event()
+
+    @connection.on("connectionstatechange")
+    def changed() -> None:
+        if connection.connectionState == "connected":
+            connected.set()
+
+    await connection.setLocalDescription(await connection.createOffer())
+    body = connection.localDescription.sdp.encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/sdp"})
+    answer = await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=10).read().decode())
+    await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    await asyncio.wait_for(connected.wait(), 10)
+    return connection, PacketCounter(connection)
