@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from export.convert import ensure_contract
 
 from export.catalogue import resolve_model
+from export.convert import ensure_contract
 from stream.config import AppConfig, ServerConfig
 from stream.detector import Detector
 from stream.errors import UsageError

@@ -21,12 +21,12 @@ import cv2
 from stream.annotate import Annotator
 from stream.config import CameraConfig, EncoderConfig
 from stream.encode import Codec
-from stream.errors import SourceError, redact
+from stream.errors import LookoutError, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
 from stream.metrics import Rate
 from stream.sources import Source, SourceInfo, SourceOptions, open_source
-from stream.tracking import Tracker
+from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.hub import Hub
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Camera:
         config: CameraConfig,
         encoder: EncoderConfig,
         names: Sequence[str],
+        tracking: TrackerParameters,
         wake: Callable[[], None],
     ) -> None:
         self.id = camera_id
@@ -81,7 +82,7 @@ class Camera:
         self._encoder = encoder
         self._hubs: dict[Codec, Hub] = {}
         self._hubs_lock = threading.Lock()
-        self._tracker = Tracker()
+        self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_for_ever, name=f"decode-{camera_id}", daemon=True)
@@ -134,6 +135,10 @@ class Camera:
             self._show(frame, tracks)
         return tracks
 
+    def newest(self) -> tuple[Frame, Tracks] | None:
+        """The newest detected frame and its tracks; None before the first."""
+        return self._newest
+
     def snapshot(self) -> bytes | None:
         """The newest detected picture with its boxes as JPEG; None before the first."""
         if self._newest is None:
@@ -178,9 +183,10 @@ class Camera:
                 self._read_once()
                 self._state, self._reason = "ended", None
                 break
-            except SourceError as error:
-                log.warning("camera %s: %s", self.id, redact(str(error)))
-                self._reason = f"{error.reason}: {redact(str(error))}"
+            except LookoutError as error:
+                reason = error.reason if isinstance(error, SourceError) else "failed"
+                self._reason = f"{reason}: {redact(str(error))}"
+                log.warning("camera %s: %s", self.id, self._reason)
             except Exception as error:  # a fault of ours must not end the camera for good
                 log.exception("camera %s: unexpected %s", self.id, type(error).__name__)
                 self._reason = f"failed: {type(error).__name__}"

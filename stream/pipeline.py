@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from time import monotonic
 
 from stream.camera import Camera
@@ -32,12 +33,11 @@ class Pipeline:
         self.detector = detector
         self.batches = 0
         self.fault: str | None = None
+        self.tracking = _tracking(config.detector.score_threshold)
         self.cameras = {
-            name: Camera(name, camera, config.encoder, detector.spec.names, self._awake)
+            name: Camera(name, camera, config.encoder, detector.spec.names, self.tracking, self._awake)
             for name, camera in config.cameras.items()
         }
-        # The tracker's second stage wants the weak detections too; it decides which are shown.
-        self._score_threshold = min(config.detector.score_threshold, TrackerParameters().low_score)
         self._max_batch = config.detector.max_batch
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -99,7 +99,8 @@ class Pipeline:
 
     def _detect(self, batch: list[tuple[Camera, Frame]]) -> None:
         try:
-            found = self.detector.detect([frame.picture for _, frame in batch], self._score_threshold)
+            # Weak detections too: the tracker's second stage wants them, and decides what is shown.
+            found = self.detector.detect([frame.picture for _, frame in batch], self.tracking.low_score)
         except Exception as error:  # a failing detector must not take the pictures away
             if self.fault is None:
                 log.exception("the detector failed; pictures go on without boxes")
@@ -110,3 +111,18 @@ class Pipeline:
         self.batches += 1
         for (camera, frame), detections in zip(batch, found, strict=True):
             camera.detected(frame, detections)
+
+
+def _tracking(score_threshold: float) -> TrackerParameters:
+    """The tracker for a model whose detections count from ``score_threshold`` on.
+
+    Its own defaults fit a threshold of 0.4; how far the stages lie from it stays the same.
+    """
+    defaults = TrackerParameters()
+    shift = score_threshold - defaults.high_score
+    return replace(
+        defaults,
+        low_score=min(defaults.low_score, score_threshold),
+        high_score=score_threshold,
+        birth_score=min(max(defaults.birth_score + shift, score_threshold), 0.95),
+    )

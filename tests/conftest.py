@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -43,6 +42,6 @@ def model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def detector(model: Path) -> Iterator[Detector]:
+def detector(model: Path) -> Detector:
     """One CPU session of the embedded model, shared by tests that do not change it."""
-    yield Detector(model, device="cpu", threads=1)
+    return Detector(model, device="cpu", threads=1)

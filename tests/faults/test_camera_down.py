@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,13 +61,7 @@ def test_a_camera_comes_up_late_and_comes_back_after_it_died(server: RtspServer,
         began = time.monotonic()
         pipeline.stop()
         assert time.monotonic() - began < 2.5
-    assert not any(thread.name.startswith(("decode-", "detect")) for thread in live_threads())
-
-
-def live_threads() -> list:  # type: ignore[type-arg]
-    import threading
-
-    return threading.enumerate()
+    assert not any(thread.name.startswith(("decode-", "detect")) for thread in threading.enumerate())
 
 
 def test_time_and_index_go_on_across_a_reconnection(server: RtspServer, detector: Detector) -> None:
@@ -91,5 +87,5 @@ def test_time_and_index_go_on_across_a_reconnection(server: RtspServer, detector
         wait_until(lambda: len(frames) > count + 10, "frames again")
     finally:
         pipeline.stop()
-    assert all(later.time_s > earlier.time_s for earlier, later in zip(frames, frames[1:], strict=False))
-    assert all(later.index > earlier.index for earlier, later in zip(frames, frames[1:], strict=False))
+    assert all(later.time_s > earlier.time_s for earlier, later in pairwise(frames))
+    assert all(later.index > earlier.index for earlier, later in pairwise(frames))

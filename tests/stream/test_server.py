@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import cv2
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -61,7 +61,7 @@ def test_a_snapshot_is_the_clips_picture(client: TestClient) -> None:
 def test_cameras_say_their_state_and_never_a_credential(client: TestClient) -> None:
     wait_for(client, "/api/cameras/demo/snapshot.jpg")
     deadline = time.monotonic() + 10
-    while (cameras := client.get("/api/cameras"))and cameras.json()[1]["state"] == "connecting":
+    while (cameras := client.get("/api/cameras")) and cameras.json()[1]["state"] == "connecting":
         assert time.monotonic() < deadline
         time.sleep(0.1)
     demo, down = cameras.json()
@@ -87,7 +87,9 @@ def test_metrics_count_per_camera(client: TestClient) -> None:
     wait_for(client, "/api/cameras/demo/snapshot.jpg")
     text = client.get("/metrics").text
     values = {
-        line.split(" ")[0]: float(line.split(" ")[1]) for line in text.splitlines() if not line.startswith("#")
+        line.split(" ")[0]: float(line.split(" ")[1])
+        for line in text.splitlines()
+        if not line.startswith("#")
     }
     assert values['lookout_frames_detected_total{camera="demo"}'] > 0
     assert values['lookout_up{camera="demo"}'] == 1
@@ -124,5 +126,8 @@ def test_a_token_guards_everything_but_health(pipeline: Pipeline) -> None:
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="choose another with --port"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(UsageError, match="choose another with --port"),
+    ):
         listen(ServerConfig(port=taken.getsockname()[1]))

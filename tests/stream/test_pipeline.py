@@ -1,0 +1,195 @@
+"""The path of a frame through the real pipeline: complete, in order, and one camera's business its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from av import VideoFrame
+from onnx import TensorProto, helper
+
+from export.artifact import ModelSpec
+from stream.bench.drain import Drain, watched
+from stream.config import AppConfig, CameraConfig
+from stream.detector import Detector
+from stream.frames import Detections, Frame, Tracks
+from stream.pipeline import Pipeline
+from stream.sources import SourceOptions, open_source
+from stream.tracking import Tracker
+
+
+def wait_until(condition, timeout_s: float = 30) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_lossless_detects_every_frame_once_and_in_order(bikes: Path, detector: Detector) -> None:
+    config = AppConfig(
+        cameras={"clip": CameraConfig(source=str(bikes), pace="lossless", overlay="exact", loop=False)}
+    )
+    pipeline = Pipeline(config, detector)
+    camera = pipeline.cameras["clip"]
+    indices: list[int] = []
+    update = camera.detected
+
+    def note(frame: Frame, detections: Detections) -> Tracks:
+        indices.append(frame.index)
+        return update(frame, detections)
+
+    camera.detected = note  # type: ignore[method-assign]
+    pipeline.start()
+    try:
+        assert camera.finished.wait(60)
+        wait_until(lambda: len(indices) == 250)
+    finally:
+        pipeline.stop()
+    assert indices == list(range(250))
+    assert camera.status().dropped == 0
+    assert camera.status().state == "ended"
+
+
+def test_cameras_share_a_detector_but_no_ids(detector: Detector) -> None:
+    config = AppConfig(cameras={"one": CameraConfig(source="demo"), "two": CameraConfig(source="demo")})
+    pipeline = Pipeline(config, detector)
+    pipeline.start()
+    try:
+        cameras = list(pipeline.cameras.values())
+        wait_until(lambda: all(camera.status().objects > 0 for camera in cameras))
+        first_ids = [camera.newest()[1].ids.min() for camera in cameras]  # type: ignore[index]
+    finally:
+        pipeline.stop()
+    assert first_ids == [1, 1]
+
+
+def test_nobody_watching_means_no_encoder_and_watching_starts_one(detector: Detector) -> None:
+    pipeline = Pipeline(AppConfig(cameras={"demo": CameraConfig(source="demo")}), detector)
+    hub = pipeline.cameras["demo"].hub("h264")
+    pipeline.start()
+    try:
+        wait_until(lambda: pipeline.cameras["demo"].status().detected > 5)
+        assert hub.units == 0
+        assert not encoder_threads()
+        with watched(hub, Drain()):
+            wait_until(lambda: hub.units > 5)
+        wait_until(lambda: not encoder_threads())
+    finally:
+        pipeline.stop()
+
+
+def encoder_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("encode-")]
+
+
+def test_when_watched_detects_only_while_watched(detector: Detector) -> None:
+    camera = CameraConfig(source="demo", detect="when-watched")
+    pipeline = Pipeline(AppConfig(cameras={"demo": camera}), detector)
+    pipeline.start()
+    try:
+        status = pipeline.cameras["demo"].status
+        wait_until(lambda: status().decoded > 10)
+        assert status().detected == 0
+        with watched(pipeline.cameras["demo"].hub("h264"), Drain()):
+            wait_until(lambda: status().detected > 5)
+    finally:
+        pipeline.stop()
+
+
+def test_exact_overlay_draws_each_frames_own_tracks(bikes: Path, detector: Detector) -> None:
+    """What is drawn on a picture is what a separate run over the same clip finds in that very picture."""
+    expected: dict[int | None, Tracks] = {}
+    with closing(open_source(str(bikes), SourceOptions(pace="lossless"))) as source:
+        camera_config = CameraConfig(source=str(bikes), pace="lossless", overlay="exact", loop=False)
+        pipeline = Pipeline(AppConfig(cameras={"clip": camera_config}), detector)
+        tracker = Tracker(pipeline.tracking)
+        while (frame := source.read()) is not None:
+            (found,) = detector.detect([frame.picture], pipeline.tracking.low_score)
+            expected[frame.picture.pts] = tracker.update(found, frame.time_s)
+
+    drawn: list[tuple[int | None, Tracks]] = []
+    hub = pipeline.cameras["clip"].hub("h264")
+    draw = hub._draw
+
+    def watch(picture: VideoFrame, tracks: Tracks) -> VideoFrame:
+        drawn.append((picture.pts, tracks))
+        return draw(picture, tracks)
+
+    hub._draw = watch
+    with watched(hub, Drain()):
+        pipeline.start()
+        assert pipeline.cameras["clip"].finished.wait(60)
+        wait_until(lambda: len(drawn) >= 249)
+        pipeline.stop()
+    assert sum(len(tracks) for _, tracks in drawn) > 200
+    for pts, tracks in drawn:
+        np.testing.assert_array_equal(tracks.ids, expected[pts].ids)
+        np.testing.assert_allclose(tracks.boxes, expected[pts].boxes, atol=1e-3)
+
+
+def batch_one_model(path: Path) -> Path:
+    """A contract file that runs with one picture and fails with two: its batch was baked in."""
+    spec = ModelSpec(names=("thing",), input_height=32, input_width=32, family="test")
+    nodes = [
+        helper.make_node("Reshape", ["images", "shape"], ["one"]),
+        helper.make_node("Cast", ["one"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["real"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "zero_scores"], ["scores"]),
+        helper.make_node("Identity", ["zero_boxes"], ["boxes"]),
+        helper.make_node("Identity", ["zero_classes"], ["classes"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "batch_one",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", 32, 32, 3])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["B", 1, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", 1]),
+            helper.make_tensor_value_info("classes", TensorProto.INT64, ["B", 1]),
+        ],
+        [
+            onnx.numpy_helper.from_array(np.array([1, 32, 32, 3]), "shape"),
+            onnx.numpy_helper.from_array(np.zeros((1, 1), np.float32), "zero_scores"),
+            onnx.numpy_helper.from_array(np.zeros((1, 1, 4), np.float32), "zero_boxes"),
+            onnx.numpy_helper.from_array(np.zeros((1, 1), np.int64), "zero_classes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, spec.to_metadata())
+    onnx.save(model, str(path))
+    return path
+
+
+def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path) -> None:
+    broken = Detector(batch_one_model(tmp_path / "batch_one.onnx"), device="cpu")
+    cameras = {name: CameraConfig(source="synthetic:320x240@30") for name in ("one", "two")}
+    pipeline = Pipeline(AppConfig(cameras=cameras), broken)
+    hub = pipeline.cameras["one"].hub("h264")
+    with watched(hub, Drain()):
+        pipeline.start()
+        try:
+            wait_until(lambda: pipeline.fault is not None)
+            units = hub.units
+            wait_until(lambda: hub.units > units + 20)
+        finally:
+            pipeline.stop()
+
+
+@pytest.mark.parametrize("overlay", ["smooth", "exact"])
+def test_stop_is_quick_whatever_happens(detector: Detector, overlay: str) -> None:
+    cameras = {
+        "demo": CameraConfig.model_validate({"source": "demo", "overlay": overlay}),
+        "down": CameraConfig(source="rtsp://127.0.0.1:1/none"),
+    }
+    pipeline = Pipeline(AppConfig(cameras=cameras), detector)
+    with watched(pipeline.cameras["demo"].hub("vp8"), Drain()):
+        pipeline.start()
+        wait_until(lambda: pipeline.cameras["demo"].status().encoded > 3)
+        began = time.monotonic()
+        pipeline.stop()
+        assert time.monotonic() - began < 2
