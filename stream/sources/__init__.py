@@ -102,12 +102,19 @@ def _open_device(path: Path, options: SourceOptions, stop: threading.Event | Non
 
 
 def _network_input(url: str, scheme: str, options: SourceOptions) -> Input:
-    settings = {"fflags": "nobuffer", "fpsprobesize": "0"}
+    name = redact(url)
     if scheme in ("rtsp", "rtsps"):
-        settings |= {"rtsp_transport": options.transport, "allowed_media_types": "video"}
-    if scheme in ("rtsp", "rtsps", "rtmp", "rtmps", "srt"):
-        return Input(url, redact(url), settings=settings, sender_paces=True)
-    return Input(url, redact(url), settings=settings)
+        # Its SDP says what the stream is, so nothing needs to be probed. Not "nobuffer": that throws away
+        # the packets that were probed, and with them the keyframe, which costs a second or more.
+        settings = {
+            "rtsp_transport": options.transport,
+            "allowed_media_types": "video",
+            "fpsprobesize": "0",
+            "probesize": "32",
+        }
+        return Input(url, name, settings=settings, sender_paces=True)
+    settings = {"fpsprobesize": "0", "analyzeduration": "500000"}
+    return Input(url, name, settings=settings, sender_paces=scheme in ("rtmp", "rtmps", "srt"))
 
 
 def _detached(source: Input, options: SourceOptions, stop: threading.Event | None) -> Source:

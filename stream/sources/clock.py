@@ -24,28 +24,30 @@ class StreamClock:
 
     def __init__(self, frame_rate: float | None) -> None:
         self._step_s = 1 / frame_rate if frame_rate else 0.04
-        self._offset_s: float | None = None
-        self._last_s = 0.0
+        self._offset_s: float | None = None  # stream time minus the stream's own timestamps
+        self._last_s = -1.0
+        self._expected_s = 0.0
 
     def restart(self) -> None:
         """The stream begins again: whatever timestamp comes next is one frame after the last."""
-        if self._offset_s is not None:
-            self._last_s += self._step_s
         self._offset_s = None
 
     def seconds(self, stamp_s: float | None) -> float:
         """The time of the next picture, whose own timestamp is ``stamp_s`` (None: it has none)."""
-        if self._offset_s is None:
-            self._offset_s = self._last_s - (stamp_s or 0.0)
-            return self._last_s
-        expected_s = self._last_s + self._step_s
-        time_s = expected_s if stamp_s is None else stamp_s + self._offset_s
-        jump_s = time_s - self._last_s
-        if jump_s < -_JITTER_S or jump_s > max(_MAX_GAP_S, 4 * self._step_s):
-            self._offset_s += expected_s - time_s
-            time_s = expected_s
+        time_s = self._expected_s
+        if stamp_s is not None:
+            offset_s = self._offset_s
+            if offset_s is None or self._is_another_clock(stamp_s + offset_s):
+                offset_s = self._expected_s - stamp_s
+            self._offset_s = offset_s
+            time_s = stamp_s + offset_s
         self._last_s = max(time_s, self._last_s + _TINY_S)
+        self._expected_s = self._last_s + self._step_s
         return self._last_s
+
+    def _is_another_clock(self, time_s: float) -> bool:
+        jump_s = time_s - self._expected_s
+        return jump_s < -_JITTER_S or jump_s > max(_MAX_GAP_S, 4 * self._step_s)
 
 
 class Ending:

@@ -70,8 +70,12 @@ class PyavSource:
         self._options = options
         self._ending = ending
         self._container = _open(source, options)
+        self._pictures = self._play()
+        self._first: VideoFrame | None = None
         try:
             self._stream = _video_stream(self._container, source)
+            if not self._stream.codec_context.width:  # not announced: the first picture tells
+                self._first = next(self._pictures, None)
         except LookoutError:
             self._container.close()
             raise
@@ -82,7 +86,6 @@ class PyavSource:
         self._pacer = Pacer(ending) if realtime and not sender_paces else None
         self._index = 0
         self._reading = threading.Lock()  # a container must not be closed under its reader
-        self._pictures = self._play()
 
     def read(self) -> Frame | None:
         with self._reading:
@@ -95,7 +98,8 @@ class PyavSource:
             self._container.close()
 
     def _read(self) -> Frame | None:
-        picture = next(self._pictures, None)
+        picture = self._first or next(self._pictures, None)
+        self._first = None
         if picture is None or self._ending.is_set():
             return None
         stamp = picture.pts
@@ -110,11 +114,12 @@ class PyavSource:
     def _play(self) -> Generator[VideoFrame, None, None]:
         """The pictures, once or, looped, again and again."""
         while True:
-            before = self._index
-            yield from self._decode()
+            picture = None
+            for picture in self._decode():
+                yield picture
             if self._ending.is_set():
                 return
-            if self._index == before:
+            if picture is None:
                 raise NoVideo(f"{self._input.name}: there is not one picture in it; expected a video")
             if not self._options.loop:
                 return
@@ -185,7 +190,9 @@ def _video_stream(container: InputContainer, source: Input) -> VideoStream:
     for stream in container.streams.video:
         cover_art = bool(stream.disposition & Disposition.attached_pic)
         codec = stream.codec_context
-        if cover_art or codec is None or codec.name in _TEXT_CODECS or not codec.width:
+        if cover_art or codec is None or codec.name in _TEXT_CODECS:
+            continue
+        if source.is_file and not codec.width:
             continue
         if source.is_file and codec.width * codec.height > _MOST_PIXELS_FOR_ONE_CORE:
             stream.thread_type = "AUTO"

@@ -53,7 +53,7 @@ class SyntheticSource:
         if self._ending.is_set():
             return None
         self._next = index + 1
-        return Frame(self._picture(index), index, float(index / self._rate), time.monotonic())
+        return Frame(self.picture(index), index, float(index / self._rate), time.monotonic())
 
     def close(self) -> None:
         self._ending.set()
@@ -68,7 +68,8 @@ class SyntheticSource:
             self._ending.wait(self._start + float(self._next / self._rate) - now)
         return max(due_now, self._next)
 
-    def _picture(self, index: int) -> VideoFrame:
+    def picture(self, index: int) -> VideoFrame:
+        """Frame ``index``, yuv420p, newly made."""
         picture = VideoFrame(self.info.width, self.info.height, "yuv420p")
         for number, (plane, background) in enumerate(zip(picture.planes, self._background, strict=True)):
             pixels = _pixels(plane)
