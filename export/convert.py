@@ -165,5 +165,4 @@ def _write_if_equal(
 def _save(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
     del model.metadata_props[:]
     helper.set_model_props(model, spec.to_metadata())
-    onnx.checker.check_model(model)
     onnx.save(model, str(path))

@@ -68,7 +68,7 @@ def postprocess(candidates: int, classes: int, nms_threshold: float, opset: int 
         nms_threshold: IoU above which the lower-scoring box of the same class is dropped.
     """
     entering = min(CANDIDATES, candidates)
-    kept = min(KEPT, entering)
+    kept = min(KEPT, entering * classes)
     return parse(
         f"""
         postprocess (float[B, {candidates}, 4] raw_boxes, float[B, {candidates}, {classes}] class_scores)

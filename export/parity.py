@@ -88,7 +88,7 @@ def check_parity(
     scores = np.concatenate([score for _, score in differences])
     if not len(boxes):
         raise ParityError(
-            f"parity check: the model found nothing of score {SCORE_THRESHOLD} or more in {len(images)} pictures, "
+            f"parity check: no detection of score {SCORE_THRESHOLD} or more in {len(images)} pictures, "
             "so nothing was compared; give pictures in which it sees something: --pictures FOLDER"
         )
     parity = Parity(float(boxes.max()), float(scores.max()), len(boxes) // len(exported), len(images))

@@ -1,0 +1,140 @@
+"""The one entry point, and the cache of models adapted on the fly."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from export import convert
+from export.artifact import ArtifactError, load, read_spec
+from export.coco import COCO_NAMES
+from export.convert import MOST_CACHED, ensure_contract, export_model
+from export.parity import ParityError
+from export.pictures import parity_pictures
+from models.errors import DataError, LookoutError
+from tests.export.conftest import yolox_like
+
+NAMES = ("a", "b", "c")
+
+
+def test_the_file_says_what_was_done(stranger: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    out = tmp_path / "out.onnx"
+    spec = export_model(stranger, out, names=NAMES, nms_threshold=0.5, say=said.append)
+    model = load(out)
+    onnx.checker.check_model(model, full_check=True)
+    assert read_spec(model, "out") == spec
+    assert (spec.names, spec.nms_threshold, spec.input_height, spec.input_width) == (NAMES, 0.5, 128, 128)
+    assert spec.source_sha256 == convert.sha256(stranger)
+    assert [line.split()[0] for line in said] == ["recognised", "parity", "written"]
+    assert str(spec.parity["detections"]) in said[1]
+
+
+def test_what_already_is_a_lookout_model_is_refused(adapted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="already is a lookout model"):
+        export_model(adapted, tmp_path / "again.onnx", say=print)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"precision": "fp16"}, "only fp32"), ({"nms_threshold": 1.5}, "between 0 and 1")],
+)
+def test_options_that_cannot_be(
+    stranger: Path, tmp_path: Path, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ArtifactError, match=said):
+        export_model(stranger, tmp_path / "out.onnx", names=NAMES, say=print, **options)  # type: ignore[arg-type]
+
+
+def test_a_place_that_is_not_there(stranger: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        export_model(stranger, tmp_path / "nowhere" / "out.onnx", names=NAMES, say=print)
+
+
+def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "some.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello", "world")
+    pytest.importorskip("torch", reason="reading checkpoints needs the train extra")
+    with pytest.raises(LookoutError, match="not a checkpoint"):
+        export_model(path, tmp_path / "out.onnx", say=print)
+
+
+def test_the_users_pictures_are_compared(stranger: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, shape in enumerate([(40, 90, 3), (90, 40, 3), (1, 7, 3)]):
+        cv2.imwrite(
+            str(folder / f"{index}.png"), np.random.default_rng(index).integers(0, 256, shape, np.uint8)
+        )
+    (folder / "notes.txt").write_text("not a picture")
+    spec = export_model(stranger, tmp_path / "out.onnx", names=NAMES, pictures=folder, say=print)
+    assert spec.parity["pictures"] == 3 + 3
+    shapes = {picture.shape[:2] for picture in parity_pictures(folder)}
+    assert {(40, 90), (90, 40), (1, 7), (480, 640)} <= shapes
+
+
+def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no pictures there"):
+        parity_pictures(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        parity_pictures(tmp_path / "missing.jpg")
+    (tmp_path / "broken.jpg").write_text("not a picture")
+    with pytest.raises(DataError, match=r"broken\.jpg: cannot be read"):
+        parity_pictures(tmp_path)
+
+
+# the cache
+
+
+def test_a_contract_file_is_used_as_it_is(adapted: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert ensure_contract(adapted, print, cache) == adapted
+    assert not cache.exists()
+
+
+def test_a_stranger_is_adapted_once(yolox_nano: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    first = ensure_contract(yolox_nano, said.append, tmp_path)
+    assert said[0].startswith("recognised")
+    written = first.stat().st_ino
+    said.clear()
+    assert ensure_contract(yolox_nano, said.append, tmp_path) == first
+    assert first.stat().st_ino == written
+    assert len(said) == 1
+    assert "earlier" in said[0]
+    assert read_spec(load(first), "first").names == COCO_NAMES
+
+
+def test_the_cache_is_bounded(yolox_nano: Path, tmp_path: Path) -> None:
+    for index in range(MOST_CACHED + 3):
+        old = tmp_path / f"old{index}.onnx"
+        old.touch()
+        os.utime(old, (index, index))
+    new = ensure_contract(yolox_nano, lambda line: None, tmp_path)
+    left = sorted(path.name for path in tmp_path.glob("*.onnx"))
+    assert len(left) == MOST_CACHED
+    assert new.name in left
+    assert "old0.onnx" not in left
+
+
+def test_nothing_is_cached_of_what_fails(tmp_path: Path) -> None:
+    silent = tmp_path / "silent.onnx"
+    model = yolox_like(silent=True)
+    onnx.save(model, str(silent))
+    with pytest.raises((ParityError, ArtifactError)):
+        ensure_contract(silent, print, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_checkpoint_is_not_run_live(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(ArtifactError, match="is a checkpoint; export it first: lookout export"):
+        ensure_contract(path, print, tmp_path)

@@ -1,0 +1,89 @@
+"""The parity check itself: it must notice what is wrong, and then there is no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from export import convert
+from export.convert import export_model
+from export.graph import with_nms
+from export.parity import ParityError, check_parity
+from export.reference import Found, Pixels
+from tests.export.conftest import save, yolox_like
+
+NAMES = ("a", "b", "c")
+
+
+def moved(model: onnx.ModelProto, output: str) -> str:
+    """Renames an output inside the graph, so that a node can be put between; returns its new name."""
+    inner = f"exact_{output}"
+    for node in model.graph.node:
+        node.input[:] = [inner if name == output else name for name in node.input]
+        node.output[:] = [inner if name == output else name for name in node.output]
+    return inner
+
+
+def with_factor(model: onnx.ModelProto, output: str, factor: float) -> onnx.ModelProto:
+    """The model with one of its outputs multiplied."""
+    inner = moved(model, output)
+    model.graph.initializer.append(helper.make_tensor("factor", TensorProto.FLOAT, [], [factor]))
+    model.graph.node.append(helper.make_node("Mul", [inner, "factor"], [output]))
+    return model
+
+
+def with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a Reshape that only fits a batch of one."""
+    inner = moved(model, "scores")
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.INT64, [2], [1, 100]))
+    model.graph.node.append(helper.make_node("Reshape", [inner, "one"], ["scores"]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda body, _: with_nms(body, 0.2), "does not"),
+        (lambda body, nms: with_factor(with_nms(body, nms), "boxes", 1.002), r"does not|boxes differ"),
+        (lambda body, nms: with_factor(with_nms(body, nms), "scores", 0.99), "scores differ"),
+        (lambda body, nms: with_batch_of_one(with_nms(body, nms)), "does not run on a batch of 16"),
+    ],
+    ids=["another NMS", "boxes a little larger", "scores a little lower", "only a batch of one"],
+)
+def test_a_graph_that_differs_makes_no_file(
+    broken: object, said: str, stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "with_nms", broken)
+    with pytest.raises(ParityError, match=said):
+        export_model(stranger, tmp_path / "out.onnx", names=NAMES, say=print)
+    assert [file.name for file in tmp_path.iterdir()] == ["stranger.onnx"]
+
+
+def test_an_earlier_file_survives_a_failed_export(
+    stranger: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = adapted.read_bytes()
+    monkeypatch.setattr(convert, "with_nms", lambda body, _: with_nms(body, 0.2))
+    with pytest.raises(ParityError):
+        export_model(stranger, adapted, names=NAMES, say=print)
+    assert adapted.read_bytes() == before
+
+
+def test_nothing_to_compare_makes_no_file(tmp_path: Path) -> None:
+    path = save(yolox_like(silent=True), tmp_path / "silent.onnx")
+    with pytest.raises(ParityError, match=r"nothing was compared; give pictures .*--pictures"):
+        export_model(path, tmp_path / "out.onnx", names=NAMES, say=print)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_detection_that_only_one_has_is_noticed(adapted: Path) -> None:
+    def blind(picture: Pixels) -> Found:
+        return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    pictures = [np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)]
+    with pytest.raises(ParityError, match=r"the exported file finds class .* the model does not"):
+        check_parity(adapted, blind, pictures, 128, 128)
