@@ -18,7 +18,7 @@ from models.errors import DataError
 MOST_PICTURES = 64
 """More of the user's pictures than this are thinned out evenly."""
 
-_CLIPS = {"bikes.mp4": (0, 40, 80, 120, 160), "bigbuckbunny.mp4": (0, 20, 40)}
+_CLIPS = {"bikes.mp4": (40, 80, 120, 160, 200), "bigbuckbunny.mp4": (0, 20, 40)}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
