@@ -18,6 +18,8 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_PLI, RTCP_RTPFB_NACK, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket
 from av import VideoFrame
 
+from stream.webrtc.aiortc_adapter import _gather_loopback
+
 
 class AiortcPeer:
     """One viewer.
@@ -29,6 +31,7 @@ class AiortcPeer:
         decode: pictures are decoded and given to ``on_picture``; otherwise RTP packets are counted
             and nothing else is done with them, which costs the least.
         on_picture: called with each decoded picture.
+        loopback: offer 127.0.0.1 too.
     """
 
     def __init__(
@@ -39,8 +42,8 @@ class AiortcPeer:
         codec: str | None = None,
         decode: bool = True,
         on_picture: Callable[[VideoFrame], None] | None = None,
+        loopback: bool = False,
     ) -> None:
-        self.packets: list[tuple[int, int, bytes]] = []  # sequence number, timestamp, payload
         self.packet_count = 0
         self.pictures = 0
         self.picture_shapes: set[tuple[int, int]] = set()
@@ -49,12 +52,13 @@ class AiortcPeer:
         self.location = ""
         self.headers: dict[str, str] = {}
         self.media_ssrc: int | None = None
-        self.keep_packets = 0
+        self.on_packet: Callable[[RtpPacket], None] | None = None
         self._http = http
         self._camera = camera
         self._codec = codec
         self._decode = decode
         self._on_picture = on_picture
+        self._loopback = loopback
         self._started_at = 0.0
         self._reader: asyncio.Task[None] | None = None
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -68,6 +72,8 @@ class AiortcPeer:
             wanted = [c for c in known if c.name.lower() in (self._codec, "rtx")]
             transceiver.setCodecPreferences(wanted)
         self._tap(transceiver.receiver)
+        if self._loopback:
+            _gather_loopback(self._ice(), always=True)
         await self.connection.setLocalDescription(await self.connection.createOffer())
         response = await self._http.post(
             f"/whep/{self._camera}",
@@ -113,20 +119,10 @@ class AiortcPeer:
         await self._end_reader()
 
     async def kill(self) -> None:
-        """Vanish: sockets are gone, nothing is said to the server."""
+        """Vanish: nothing more is said to the server, then the sockets are gone."""
         for protocol in self._ice()._protocols:
-            protocol.transport.abort()
-        # What is left in this process is tidied up; none of it can reach the server any more.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.connection.close(), 5)
-        await self._end_reader()
-
-    def mute(self) -> None:
-        """Go deaf and dumb but stay: packets are neither read nor answered, as in a frozen process."""
-        for protocol in self._ice()._protocols:
-            protocol.transport.pause_reading() if hasattr(protocol.transport, "pause_reading") else None
-            protocol.transport.sendto = lambda data, addr=None: None
-            protocol.datagram_received = lambda data, addr: None
+            protocol.transport.sendto = lambda data, address=None: None
+        await self.close()
 
     # Inside
 
@@ -138,8 +134,8 @@ class AiortcPeer:
             if self.media_ssrc is None:
                 self.media_ssrc = packet.ssrc
                 self.joined_s = time.monotonic() - self._started_at
-            if len(self.packets) < self.keep_packets:
-                self.packets.append((packet.sequence_number, packet.timestamp, packet.payload))
+            if self.on_packet is not None:
+                self.on_packet(packet)
             if self._decode:
                 await handle(packet, arrival_time_ms=arrival_time_ms)
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import aiortc
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.codecs import CODECS, is_rtx
+from aiortc.codecs import is_rtx
 from aiortc.exceptions import OperationError
-from aiortc.rtcpeerconnection import find_common_codecs
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpSendParameters
 from aiortc.rtp import (
     RTCP_PSFB_FIR,
@@ -47,7 +46,6 @@ log = logging.getLogger(__name__)
 AIORTC_SERIES = "1.16."
 SENDER_SLOT = "_RTCRtpTransceiver__sender"
 LOOPBACK = "127.0.0.1"
-MAX_MEDIA_SECTIONS = 4
 # A socket that is full is tried again after this; the viewer's queue holds what waits.
 FULL_SOCKET_RETRY_S = 0.005
 
@@ -78,12 +76,6 @@ class Peer:
     @property
     def packets_sent(self) -> int:
         return self._sender.packets_sent
-
-    @property
-    def remote_ufrags(self) -> set[str]:
-        """The ICE user fragments of the viewer's offer; a trickle with another is an ICE restart."""
-        offer = SessionDescription.parse(self._connection.remoteDescription.sdp)
-        return {str(media.ice.usernameFragment) for media in offer.media if media.ice is not None}
 
     async def answer(self, offer: str, codec: Codec) -> str:
         """Take a viewer's offer and answer it with ``codec``; ICE starts.
@@ -288,28 +280,6 @@ class _Sender:
         connection.check_incoming = check_incoming
 
 
-def offered_codecs(offer: str) -> tuple[Codec, ...]:
-    """The codecs of ours that every video section of an offer can receive, the preferred first.
-
-    Raises:
-        SignallingError: 400, it is not an SDP offer to receive video.
-    """
-    try:
-        media = SessionDescription.parse(offer).media
-        video = [section for section in media if section.kind == "video"]
-        codecs = [_codecs_of(section) for section in video]
-    except Exception as error:  # whatever aiortc's parser trips over, it is the offer's fault
-        raise SignallingError(f"malformed SDP: {error or type(error).__name__}", 400) from error
-    if not video or len(media) > MAX_MEDIA_SECTIONS or any(m.kind not in ("audio", "video") for m in media):
-        kinds = ", ".join(section.kind for section in media[:8]) or "none"
-        raise SignallingError(f"expected an offer with one video section, got {len(media)}: {kinds}", 400)
-    if len(video) > 1:
-        raise SignallingError(f"expected one video section, got {len(video)}", 400)
-    if video[0].direction not in ("recvonly", "sendrecv"):
-        raise SignallingError(f"expected a video section to receive, got {video[0].direction}", 400)
-    return codecs[0]
-
-
 def check_version() -> None:
     """Refuse an aiortc whose inside was not checked against ours."""
     if not aiortc.__version__.startswith(AIORTC_SERIES):
@@ -317,12 +287,6 @@ def check_version() -> None:
             f"aiortc {aiortc.__version__} is installed, but lookout works with {AIORTC_SERIES}x; "
             f"install aiortc {AIORTC_SERIES}0"
         )
-
-
-def _codecs_of(section: Any) -> tuple[Codec, ...]:
-    common = {codec.mimeType.lower() for codec in find_common_codecs(CODECS["video"], section.rtp.codecs)}
-    known: tuple[Codec, ...] = ("h264", "vp8")
-    return tuple(codec for codec in known if f"video/{codec}" in common)
 
 
 def _preferences(codec: Codec) -> list[RTCRtpCodecCapability]:

@@ -63,6 +63,7 @@ class Hub:
 
     ``shown`` counts pictures offered while somebody watched, ``dropped`` those of them that were
     never encoded, ``repeats`` pictures encoded again because a keyframe was needed and no new one came.
+    ``publish_age_s`` is how old the newest unit was when it was given to the viewers.
     """
 
     def __init__(self, name: str, draw: Draw, *, codec: Codec, bitrate: int, lossless: bool = False) -> None:
@@ -71,6 +72,7 @@ class Hub:
         self.shown = self.dropped = self.repeats = 0
         self.units = self.keyframes = self.bytes = 0
         self.encoder_starts = 0
+        self.publish_age_s: float | None = None
         self._draw = draw
         self._bitrate = bitrate
         self._lossless = lossless
@@ -142,6 +144,7 @@ class Hub:
         if run is not self._run:
             return
         self.units += 1
+        self.publish_age_s = monotonic() - unit.captured_at
         self.keyframes += unit.keyframe
         self.bytes += unit.size
         for viewer in tuple(self._viewers):

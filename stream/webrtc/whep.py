@@ -19,9 +19,10 @@ from fastapi.responses import Response
 
 from stream.encode import Codec
 from stream.errors import SignallingError
-from stream.webrtc.aiortc_adapter import Peer, offered_codecs
+from stream.webrtc.aiortc_adapter import Peer
 from stream.webrtc.hub import Hub
-from stream.webrtc.sdp import Fragment, parse_fragment, without_unreachable_candidates
+from stream.webrtc.offer import read_offer
+from stream.webrtc.sdp import Fragment, parse_fragment
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ class WhepService:
         """Sessions that are open or being opened."""
         return len(self._sessions)
 
-    async def join(self, camera_id: str, offer: str) -> tuple[str, str]:
-        """Open a session: (its id, the SDP answer).
+    async def join(self, camera_id: str, sdp: str) -> tuple[str, str]:
+        """Open a session for an SDP offer: (its id, the SDP answer).
 
         Raises:
             SignallingError: 400, 404, 406 or 503.
@@ -70,17 +71,15 @@ class WhepService:
         if self._closed or len(self._sessions) >= self._max_viewers:
             reason = "the server is closing" if self._closed else f"all {self._max_viewers} places are taken"
             raise SignallingError(f"{reason}; try again later", 503, RETRY_AFTER_S)
-        offer = without_unreachable_candidates(offer)
-        codecs = offered_codecs(offer)
-        if not codecs:
-            raise SignallingError(
-                "no common codec: expected H.264 baseline (packetization-mode 1) or VP8", 406
-            )
-        hub = self._hub_for(camera_id, codecs[0])
-        session = _Session(camera_id, hub, self._loopback_only)
+        offer = read_offer(sdp)
+        if not offer.codecs:
+            reason = "no common codec: expected H.264 baseline (packetization-mode 1) or VP8"
+            raise SignallingError(reason, 406)
+        hub = self._hub_for(camera_id, offer.codecs[0])
+        session = _Session(camera_id, hub, offer.ufrags, self._loopback_only)
         self._sessions[session.id] = session
         try:
-            answer = await session.peer.answer(offer, hub.codec)
+            answer = await session.peer.answer(offer.sdp, hub.codec)
         except BaseException:
             del self._sessions[session.id]
             await session.peer.close()
@@ -97,7 +96,7 @@ class WhepService:
         session = self._session(camera_id, session_id)
         session.end("left")
         if session.task is not None:
-            await session.task
+            await asyncio.wait((session.task,))  # a caller that goes away must not cut it short
 
     async def close(self) -> None:
         """Close every session, within about a second, and open no more."""
@@ -168,7 +167,7 @@ class WhepService:
 class _Session:
     """One viewer: its connection, its queue, its hub."""
 
-    def __init__(self, camera_id: str, hub: Hub, loopback_only: bool) -> None:
+    def __init__(self, camera_id: str, hub: Hub, ufrags: frozenset[str], loopback_only: bool) -> None:
         self.id = secrets.token_urlsafe(16)
         self.etag = f'"{secrets.token_urlsafe(8)}"'
         self.camera_id = camera_id
@@ -179,6 +178,7 @@ class _Session:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._opened_at = monotonic()
         self._connected = False
+        self._ufrags = ufrags
         self.viewer.ended = self.end
         self.peer.connected = self._join
         self.peer.failed = self.end
@@ -201,7 +201,7 @@ class _Session:
         Raises:
             SignallingError: 422 for an ICE restart, 400 for a malformed candidate.
         """
-        if fragment.ufrag is not None and fragment.ufrag not in self.peer.remote_ufrags:
+        if fragment.ufrag is not None and fragment.ufrag not in self._ufrags:
             raise SignallingError("an ICE restart is not supported: DELETE this session and POST anew", 422)
         for candidate in fragment.candidates:
             await self.peer.add_candidate(candidate)
