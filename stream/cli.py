@@ -291,3 +291,7 @@ def _bench(options: argparse.Namespace) -> None:
         return
     for key, value in result.items():
         print(f"{key:<32} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
