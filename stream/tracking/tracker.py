@@ -75,18 +75,19 @@ class TrackerParameters:
     motion: MotionParameters = field(default_factory=MotionParameters)
 
     @classmethod
-    def starting_at(cls, score: float) -> TrackerParameters:
-        """For a detector of which detections of ``score`` are to be believed.
+    def for_threshold(cls, score_threshold: float) -> TrackerParameters:
+        """For a model whose detections count from ``score_threshold`` on; the defaults are for 0.4.
 
-        What is asked of a new track moves with it; the defaults are those for 0.7.
+        What is asked of a new track moves along.
         """
         fresh = cls()
+        shift = score_threshold - fresh.high_score
         return replace(
             fresh,
-            birth_score=score,
-            doubt=max(score - (fresh.birth_score - fresh.doubt), 0.0),
-            high_score=min(fresh.high_score, score),
-            low_score=min(fresh.low_score, score / 2),
+            low_score=min(fresh.low_score, score_threshold),
+            high_score=score_threshold,
+            birth_score=min(max(fresh.birth_score + shift, score_threshold), 0.95),
+            doubt=min(max(fresh.doubt + shift, 0.0), 0.8),
         )
 
 

@@ -136,12 +136,17 @@ def test_objects_of_two_classes_in_one_place_stay_apart() -> None:
     assert dict(zip(tracks.ids.tolist(), tracks.classes.tolist(), strict=True)) == {1: 0, 2: 1}
 
 
-def test_a_starting_score_admits_a_weaker_detector() -> None:
-    weak = Tracker(TrackerParameters.starting_at(0.3))
+def test_a_threshold_admits_a_weaker_detector() -> None:
+    weak, usual = Tracker(TrackerParameters.for_threshold(0.1)), Tracker()
     for frame in range(10):
-        tracks = weak.update(seen(walker(100), score=0.35), frame / 10)
+        tracks = weak.update(seen(walker(100), score=0.45), frame / 10)
+        assert len(usual.update(seen(walker(100), score=0.45), frame / 10)) == 0
     assert len(tracks) == 1
-    assert TrackerParameters.starting_at(TrackerParameters().birth_score) == TrackerParameters()
+    assert TrackerParameters.for_threshold(0.4) == TrackerParameters()
+    for threshold in (0.01, 0.99):
+        strict = TrackerParameters.for_threshold(threshold)
+        assert strict.low_score <= strict.high_score
+        assert strict.birth_score - strict.doubt > 0
 
 
 def test_prediction_follows_time_and_changes_nothing() -> None:

@@ -1,0 +1,207 @@
+"""Tracks as files: ``jsonl``, MOTChallenge rows, COCO JSON. Knows nothing of video or models.
+
+Files appear under their own name only when they are complete; until then, and when the work was
+cut short, they are called ``NAME.partial.EXT``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+import numpy as np
+
+from stream.errors import UsageError
+from stream.frames import Frame, Tracks
+
+log = logging.getLogger(__name__)
+
+Format = Literal["jsonl", "mot", "coco"]
+
+
+class Writer(Protocol):
+    """Takes the frames in order, then ``finish`` once, also when the work was cut short."""
+
+    def write(self, frame: Frame, tracks: Tracks) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def make_writer(kind: Format, file: TextIO, names: Sequence[str]) -> Writer:
+    """The writer of ``kind`` to an open file; ``names`` are the model's classes."""
+    if kind == "jsonl":
+        return JsonLines(file, names)
+    if kind == "mot":
+        return MotRows(file, names)
+    return CocoJson(file, names)
+
+
+@contextmanager
+def completed(path: Path) -> Iterator[Path]:
+    """A path to write to, which is renamed to ``path`` when the block ends well.
+
+    When it does not, what was written stays under the name that was given, beside ``path``.
+
+    Raises:
+        UsageError: the folder is not there, or ``path`` is a folder.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise UsageError(f"{path}: this is a folder; expected the name of a file")
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+    except BaseException:
+        if partial.exists():
+            log.warning("stopped early: what was done is in %s", partial)
+        raise
+    if partial.exists():
+        partial.replace(path)
+
+
+@contextmanager
+def opened(kind: Format, path: Path | None, names: Sequence[str]) -> Iterator[Writer]:
+    """A writer of rows that appear as ``path`` once they are complete; None is standard output.
+
+    Raises:
+        UsageError: ``path`` cannot be written to.
+    """
+    with ExitStack() as stack:
+        if path is None:
+            file: TextIO = sys.stdout
+        else:
+            partial = stack.enter_context(completed(path))
+            try:
+                file = stack.enter_context(partial.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise UsageError(
+                    f"{path}: cannot be written ({error.strerror}); choose another --out"
+                ) from error
+        writer = make_writer(kind, file, names)
+        try:
+            yield writer
+        finally:
+            writer.finish()
+            file.flush()
+
+
+class JsonLines:
+    """One object a frame: ``index``, ``time_s`` and ``boxes``, each with the corners ``xyxy`` in pixels.
+
+    A box that was not seen in this frame but expected there has ``coasting`` true.
+    """
+
+    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
+        self._file, self._names = file, names
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        boxes = [
+            {
+                "id": track_id,
+                "name": self._names[class_index],
+                "score": round(score, 4),
+                "xyxy": [round(value, 2) for value in box],
+                "coasting": coasting,
+            }
+            for track_id, class_index, score, box, coasting in _rows(tracks)
+        ]
+        line = {"index": frame.index, "time_s": round(frame.time_s, 6), "boxes": boxes}
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def finish(self) -> None:
+        """Every line is complete in itself."""
+
+
+class MotRows:
+    """MOTChallenge rows: frame from 1, id, left, top, width, height, score, -1, -1, -1.
+
+    Only what was seen in its frame, and only ``person`` where the model has that class.
+    """
+
+    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
+        self._file = file
+        self._only = names.index("person") if "person" in names else None
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        for track_id, class_index, score, (x1, y1, x2, y2), coasting in _rows(tracks):
+            if not coasting and self._only in (None, class_index):
+                self._file.write(
+                    f"{frame.index + 1},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},"
+                    f"{score:.4f},-1,-1,-1\n"
+                )
+
+    def finish(self) -> None:
+        """Every row is complete in itself."""
+
+
+class CocoJson:
+    """A COCO dataset: ``images`` are frames (id from 1), ``annotations`` also have score and track_id.
+
+    Only what was seen in its frame. Annotations wait in a temporary file, not in memory.
+    """
+
+    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
+        self._file = file
+        self._annotations = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115, closed by finish
+        self._images = self._count = 0
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        file.write(f'{{"categories": {json.dumps(categories, ensure_ascii=False)},\n"images": [')
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        image = {
+            "id": frame.index + 1,
+            "file_name": f"{frame.index + 1:06d}.jpg",
+            "width": frame.picture.width,
+            "height": frame.picture.height,
+            "time_s": round(frame.time_s, 6),
+        }
+        self._file.write(_item(image, first=self._images == 0))
+        self._images += 1
+        for track_id, class_index, score, (x1, y1, x2, y2), coasting in _rows(tracks):
+            if coasting:
+                continue
+            width, height = x2 - x1, y2 - y1
+            annotation = {
+                "id": self._count + 1,
+                "image_id": frame.index + 1,
+                "category_id": class_index + 1,
+                "bbox": [round(value, 2) for value in (x1, y1, width, height)],
+                "area": round(width * height, 2),
+                "iscrowd": 0,
+                "score": round(score, 4),
+                "track_id": track_id,
+            }
+            self._annotations.write(_item(annotation, first=self._count == 0))
+            self._count += 1
+
+    def finish(self) -> None:
+        self._file.write('],\n"annotations": [')
+        self._annotations.seek(0)
+        shutil.copyfileobj(self._annotations, self._file)
+        self._annotations.close()
+        self._file.write("]}\n")
+
+
+def _item(value: dict[str, Any], *, first: bool) -> str:
+    return ("\n" if first else ",\n") + json.dumps(value)
+
+
+def _rows(tracks: Tracks) -> Iterator[tuple[int, int, float, list[float], bool]]:
+    """Id, class, score, box and coasting of each track as Python's own numbers, by id."""
+    order = np.argsort(tracks.ids)
+    return zip(
+        tracks.ids[order].tolist(),
+        tracks.classes[order].tolist(),
+        tracks.scores[order].tolist(),
+        tracks.boxes[order].astype(float).tolist(),
+        tracks.coasting[order].tolist(),
+        strict=True,
+    )

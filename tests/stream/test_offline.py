@@ -1,0 +1,265 @@
+"""``lookout detect``: rows and video of a real clip by a real detector."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av import VideoFrame
+
+from stream.annotate import Annotator
+from stream.config import CameraConfig, DetectorConfig
+from stream.detector import Detector
+from stream.errors import SourceNotFound, UsageError
+from stream.frames import Detections, Frame, Tracks
+from stream.offline import annotated, detect, frame_count, run
+from stream.sources import SourceOptions, open_source
+from stream.tracking import Tracker
+from stream.writers import Format, make_writer, opened
+
+FRAMES = 40
+SETTINGS = DetectorConfig(score_threshold=0.3)
+
+
+@pytest.fixture(scope="session")
+def clip(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures 115 to 154 of the clip, people on bicycles, as a file of their own: 640x272, 25 fps."""
+    path = tmp_path_factory.mktemp("clip") / "short.mp4"
+    with av.open(str(bikes)) as container, av.open(str(path), "w") as copy:
+        stream = copy.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = 640, 272, "yuv420p"
+        pictures = itertools.islice(container.decode(video=0), 115, 115 + FRAMES)
+        for index, picture in enumerate(pictures):
+            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, 25), 0
+            copy.mux(stream.encode(picture))
+        copy.mux(stream.encode(None))
+    return path
+
+
+def detected(clip: Path, detector: Detector, kind: Format, out: Path, video: Path | None = None) -> Path:
+    summary = detect(CameraConfig(source=str(clip)), detector, SETTINGS, kind, out, video)
+    assert summary.frames == FRAMES
+    return out
+
+
+def test_three_formats_tell_the_same(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    lines = detected(clip, detector, "jsonl", tmp_path / "a.jsonl").read_text().splitlines()
+    frames = [json.loads(line) for line in lines]
+    assert [frame["index"] for frame in frames] == list(range(FRAMES))
+    np.testing.assert_allclose([frame["time_s"] for frame in frames], np.arange(FRAMES) / 25, atol=1e-3)
+    boxes = [box for frame in frames for box in frame["boxes"]]
+    assert {"person", "bicycle"} & {box["name"] for box in boxes}, "the clip shows people on bicycles"
+    seen = [box for box in boxes if not box["coasting"]]
+    assert len({box["id"] for box in seen}) < len(seen) / 5, "ids last"
+    for box in seen:
+        x1, y1, x2, y2 = box["xyxy"]
+        assert x1 < x2
+        assert y1 < y2
+        assert 0 < box["score"] <= 1
+
+    people = [box for box in seen if box["name"] == "person"]
+    rows = np.loadtxt(detected(clip, detector, "mot", tmp_path / "a.txt"), delimiter=",", ndmin=2)
+    assert rows.shape == (len(people), 10)
+    assert (rows[:, 7:] == -1).all()
+    assert rows[:, 0].min() >= 1
+    corners = np.array([box["xyxy"] for box in people])
+    np.testing.assert_allclose(rows[:, 2:4], corners[:, :2], atol=0.011)
+    np.testing.assert_allclose(rows[:, 4:6], corners[:, 2:] - corners[:, :2], atol=0.021)
+    assert rows[:, 1].tolist() == [box["id"] for box in people]
+
+    coco = json.loads(detected(clip, detector, "coco", tmp_path / "a.json").read_text())
+    assert [image["id"] for image in coco["images"]] == list(range(1, FRAMES + 1))
+    assert (coco["images"][0]["width"], coco["images"][0]["height"]) == (640, 272)
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    assert list(names.values()) == list(detector.spec.names)
+    assert [names[row["category_id"]] for row in coco["annotations"]] == [box["name"] for box in seen]
+    assert [row["track_id"] for row in coco["annotations"]] == [box["id"] for box in seen]
+    assert len({row["id"] for row in coco["annotations"]}) == len(seen)
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_the_video_shows_each_frames_own_boxes(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    video, rows = tmp_path / "drawn.mp4", tmp_path / "rows.jsonl"
+    detected(clip, detector, "jsonl", rows, video)
+    frames = [json.loads(line) for line in rows.read_text().splitlines()]
+    with av.open(str(video)) as container, av.open(str(clip)) as original:
+        assert container.streams.video[0].codec_context.name == "h264"
+        annotator, count = Annotator(detector.spec.names), 0
+        for drawn, picture, frame in zip(
+            container.decode(video=0), original.decode(video=0), frames, strict=True
+        ):
+            assert drawn.time == pytest.approx(frame["time_s"], abs=0.002)
+            expected = annotator.draw(picture, tracks_of(frame, detector.spec.names)).to_ndarray()
+            plain = picture.to_ndarray()
+            marked = np.abs(expected.astype(int) - plain) > 40
+            if marked.any():
+                count += 1
+                difference = np.abs(drawn.to_ndarray().astype(int) - expected)[marked]
+                assert difference.mean() < 12, frame["index"]
+        assert count > FRAMES / 4
+
+
+def tracks_of(frame: dict, names: tuple[str, ...]) -> Tracks:
+    boxes = frame["boxes"]
+    return Tracks(
+        np.array([box["xyxy"] for box in boxes], np.float32).reshape(-1, 4),
+        np.array([box["score"] for box in boxes], np.float32),
+        np.array([names.index(box["name"]) for box in boxes], np.int64),
+        np.array([box["id"] for box in boxes], np.int64),
+        np.zeros(len(boxes), np.float32),
+        np.array([box["coasting"] for box in boxes], bool),
+    )
+
+
+def test_two_runs_are_identical(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    one = detected(clip, detector, "jsonl", tmp_path / "one.jsonl").read_bytes()
+    assert one == detected(clip, detector, "jsonl", tmp_path / "two.jsonl").read_bytes()
+
+
+class Stops:
+    """A detector that is interrupted, as by Ctrl-C, after some frames."""
+
+    def __init__(self, detector: Detector, after: int) -> None:
+        self._detector, self._left = detector, after
+
+    def detect(self, pictures: list[VideoFrame], score_threshold: float) -> list[Detections]:
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+        return self._detector.detect(pictures, score_threshold)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "mot", "coco"])
+def test_an_interrupted_run_keeps_what_was_done(
+    clip: Path, detector: Detector, tmp_path: Path, kind: Format
+) -> None:
+    out, video = tmp_path / "rows.txt", tmp_path / "drawn.mp4"
+    source = open_source(str(clip), SourceOptions(pace="lossless"))
+    with pytest.raises(KeyboardInterrupt):
+        with opened(kind, out, detector.spec.names) as rows, annotated(video, detector.spec.names) as film:
+            run(source, Stops(detector, 12), Tracker(), write=rows, video_out=film, progress=False)
+    source.close()
+    assert not out.exists()
+    assert not video.exists()
+    text = (tmp_path / "rows.partial.txt").read_text()
+    if kind == "jsonl":
+        assert [json.loads(line)["index"] for line in text.splitlines()] == list(range(12))
+    if kind == "coco":
+        assert len(json.loads(text)["images"]) == 12
+    with av.open(str(tmp_path / "drawn.partial.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
+
+
+def test_ctrl_c_ends_the_command_soon(tmp_path: Path) -> None:
+    """The real command, a real signal; the source never ends."""
+    out = tmp_path / "rows.jsonl"
+    code = "import sys; from stream.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "detect", "synthetic:320x240@30", "--threads", "1", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    partial = tmp_path / "rows.partial.jsonl"
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size > 0):
+        assert time.monotonic() < deadline, "no rows came"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - asked < 5
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "rows.partial.jsonl" in stderr
+    assert "Traceback" not in stderr
+    assert all(json.loads(line) for line in partial.read_text().splitlines())
+
+
+def test_standard_output_has_rows_and_nothing_else(
+    clip: Path, detector: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detect(CameraConfig(source=str(clip)), detector, SETTINGS, "jsonl", None, None)
+    stdout, stderr = capsys.readouterr()
+    assert len([json.loads(line) for line in stdout.splitlines()]) == FRAMES
+    assert f"{FRAMES} frames" in stderr
+
+
+def test_outputs_that_cannot_be(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    def attempt(source: Path, out: Path, video: Path | None = None) -> None:
+        detect(CameraConfig(source=str(source)), detector, SETTINGS, "jsonl", out, video)
+
+    with pytest.raises(UsageError, match="overwrite the source"):
+        attempt(clip, tmp_path / "a", clip)
+    with pytest.raises(UsageError, match="the same file"):
+        attempt(clip, tmp_path / "a.mp4", tmp_path / "a.mp4")
+    with pytest.raises(UsageError, match="no folder"):
+        attempt(clip, tmp_path / "nowhere" / "a.jsonl")
+    with pytest.raises(UsageError, match="a folder"):
+        attempt(clip, tmp_path)
+    with pytest.raises(SourceNotFound):
+        attempt(tmp_path / "missing.mp4", tmp_path / "a.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_odd_changing_and_jumping_pictures_make_one_video(tmp_path: Path) -> None:
+    path = tmp_path / "odd.mp4"
+    sizes = [(853, 481), (853, 481), (320, 240), (640, 480)]
+    times = [5.0, 5.1, 5.1, 5.5]
+    with annotated(path, ["person"]) as film:
+        for index, ((width, height), time_s) in enumerate(zip(sizes, times, strict=True)):
+            picture = VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), format="rgb24")
+            film.write(Frame(picture.reformat(format="yuv420p"), index, time_s, 0.0), Tracks.empty())
+    with av.open(str(path)) as container:
+        pictures = list(container.decode(video=0))
+    assert [(picture.width, picture.height) for picture in pictures] == [(852, 480)] * 4
+    shown = [picture.time for picture in pictures]
+    assert shown == sorted(set(shown))
+    assert shown[-1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_mot_keeps_every_class_where_there_is_no_person(tmp_path: Path) -> None:
+    tracks = Tracks(
+        np.array([[10, 20, 30, 60], [0, 0, 5, 5]], np.float32),
+        np.array([0.5, 0.6], np.float32),
+        np.array([1, 0]),
+        np.array([4, 3]),
+        np.ones(2, np.float32),
+        np.array([False, True]),
+    )
+    frame = Frame(VideoFrame(64, 64, "yuv420p"), 6, 0.2, 0.0)
+    for names, expected in (
+        (("car", "bus"), "7,4,10.00,20.00,20.00,40.00,0.5000,-1,-1,-1\n"),
+        (("person", "bus"), ""),
+    ):
+        path = tmp_path / "rows"
+        with path.open("w") as file:
+            writer = make_writer("mot", file, names)
+            writer.write(frame, tracks)
+            writer.finish()
+        assert path.read_text() == expected
+
+
+def test_no_frames_is_still_valid(tmp_path: Path) -> None:
+    with opened("coco", tmp_path / "empty.json", ["person"]):
+        pass
+    empty = json.loads((tmp_path / "empty.json").read_text())
+    assert (empty["images"], empty["annotations"]) == ([], [])
+
+
+def test_the_progress_bar_knows_how_long(clip: Path, tmp_path: Path) -> None:
+    assert frame_count(str(clip)) == FRAMES
+    assert frame_count("rtsp://127.0.0.1/nothing") is None
+    (tmp_path / "text.mp4").write_text("no video")
+    assert frame_count(str(tmp_path / "text.mp4")) is None
