@@ -38,14 +38,14 @@ class CheckpointMeta:
     input_width: int
     epoch: int
     """Epochs of training behind these weights."""
-    AP50: float | None
+    ap50: float | None
     """Measured on the recipe's validation data, where it had any."""
     sha256: str
     """Of the file."""
 
 
 def save_checkpoint(
-    path: Path, model: Yolox, epoch: int, AP50: float | None, training: dict[str, Any] | None = None
+    path: Path, model: Yolox, epoch: int, ap50: float | None, training: dict[str, Any] | None = None
 ) -> None:
     """Write ``model`` to ``path`` so that a kill at any moment leaves the old file or the new one."""
     content = {
@@ -55,7 +55,7 @@ def save_checkpoint(
         "config": dataclasses.asdict(model.config),
         "weights": model.state_dict(),
         "epoch": epoch,
-        "AP50": AP50,
+        "ap50": ap50,
         "training": training,
     }
     unfinished = path.with_suffix(".partial")
@@ -86,7 +86,7 @@ def load_checkpoint(path: Path) -> tuple[Yolox, CheckpointMeta]:
         input_height=config.input_height,
         input_width=config.input_width,
         epoch=content["epoch"],
-        AP50=content["AP50"],
+        ap50=content["ap50"],
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return model.eval(), meta

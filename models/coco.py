@@ -48,7 +48,9 @@ class Example:
         """
         bgr = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
         if bgr is None:
-            raise DataError(f"{self.path}: not a readable picture; replace it or remove it from the annotations")
+            raise DataError(
+                f"{self.path}: not a readable picture; replace it or remove it from the annotations"
+            )
         if bgr.shape[:2] != (self.height, self.width):
             raise DataError(
                 f"{self.path}: is {bgr.shape[1]}x{bgr.shape[0]}, its annotations say {self.width}x{self.height}"
@@ -69,9 +71,7 @@ class Annotation:
     crowd: bool
 
 
-def load_coco(
-    annotations: Path, images: Path, names: Sequence[str], partial: bool = False
-) -> list[Example]:
+def load_coco(annotations: Path, images: Path, names: Sequence[str], partial: bool = False) -> list[Example]:
     """Every picture of a COCO JSON file, those without a box of ``names`` included.
 
     Args:
@@ -108,9 +108,7 @@ def _example(image: dict[str, Any], path: Path, found: list[Annotation], partial
     )
 
 
-def checked_annotations(
-    document: dict[str, Any], names: Sequence[str], path: Path
-) -> Iterator[Annotation]:
+def checked_annotations(document: dict[str, Any], names: Sequence[str], path: Path) -> Iterator[Annotation]:
     """The boxes of ``names`` in a document read from ``path``; every annotation is checked.
 
     Raises:
@@ -140,9 +138,11 @@ def read_document(annotations: Path) -> dict[str, Any]:
         DataError: missing file, not JSON, not COCO.
     """
     try:
-        document = json.loads(annotations.read_text(encoding="utf-8"))
+        document: Any = json.loads(annotations.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{annotations}: cannot be read ({error.strerror}); expected a COCO JSON file") from error
+        raise DataError(
+            f"{annotations}: cannot be read ({error.strerror}); expected a COCO JSON file"
+        ) from error
     except ValueError as error:
         raise DataError(f"{annotations}: not JSON ({error}); expected a COCO JSON file") from error
     for key in ("images", "annotations", "categories"):
@@ -157,7 +157,7 @@ def read_document(annotations: Path) -> dict[str, Any]:
             )
     if len({image["id"] for image in document["images"]}) < len(document["images"]):
         raise DataError(f"{annotations}: two images have the same id; ids must be unique")
-    return document
+    return dict(document)
 
 
 def _class_of_category(

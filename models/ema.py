@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 _RAMP_SHARE = 0.2
 
+Model = TypeVar("Model", bound=nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[Model]):
     """A shadow of ``model`` that follows its weights, quickly at first.
 
     After ``n`` updates the decay is ``decay * (1 - exp(-n / ramp))``, so that the random start is
     forgotten early; ``ramp`` is a fifth of the averaging window's length.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0

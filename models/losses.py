@@ -40,6 +40,9 @@ class Target:
     partial: Tensor
     """float32 (P, 4)."""
 
+    def to(self, device: torch.device) -> Target:
+        return Target(*(part.to(device) for part in (self.boxes, self.classes, self.ignored, self.partial)))
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:

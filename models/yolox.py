@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.backbone import PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
+from models.backbone import PIXEL_MEAN, PIXEL_STD, DepthwiseConv2d, EfficientNetLite0
 from models.boxes import cxcywh_to_xyxy
 
 STRIDES = (8, 16, 32)
@@ -55,7 +55,7 @@ class Separable(nn.Sequential):
 
     def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
+            DepthwiseConv2d(channels, kernel, stride, kernel // 2),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1, bias=False),
