@@ -121,6 +121,8 @@ class PyavSource:
                 return
             if picture is None:
                 raise NoVideo(f"{self._input.name}: there is not one picture in it; expected a video")
+            if self._input.sender_paces:
+                raise SourceBroken(f"{self._input.name}: the sender ended the stream; check the camera")
             if not self._options.loop:
                 return
             self._rewind()
