@@ -52,6 +52,7 @@ class CameraStatus:
     fps: float
     detect_fps: float
     frame_age_ms: float
+    publish_age_ms: float | None
     objects: int
     viewers: int
     decoded: int
@@ -150,6 +151,7 @@ class Camera:
 
     def status(self) -> CameraStatus:
         info, hubs = self._info, list(self._hubs.values())
+        ages_s = [hub.publish_age_s for hub in hubs if hub.viewers and hub.publish_age_s is not None]
         return CameraStatus(
             id=self.id,
             source=redact(self.config.source),
@@ -163,6 +165,7 @@ class Camera:
             fps=round(self._fps.per_second(), 1),
             detect_fps=round(self._detect_fps.per_second(), 1),
             frame_age_ms=round(self._frame_age_s * 1000, 1),
+            publish_age_ms=round(max(ages_s) * 1000, 1) if ages_s else None,
             objects=len(self._newest[1]) if self._newest else 0,
             viewers=sum(hub.viewers for hub in hubs),
             decoded=self._decoded,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 CAMERA, RATE = "synthetic:1280x720@30", 30
 JOINS = 7
-WARM_UP_S = 3.0
+VISITS = 4
+WARM_UP_S = 1.5
 _KEPT_CAPTURES = 10_000
 
 
@@ -121,7 +122,10 @@ class _App:
 @contextmanager
 def _app(overlay: Literal["smooth", "exact"], model: str | None) -> Iterator[_App]:
     """The app as ``lookout watch`` runs it, its event loop in a thread of this process."""
-    settings = {"server": {"port": 0}, "detector": {"model": model} if model else {}}
+    settings: dict[str, dict[str, object]] = {
+        "server": {"port": 0},
+        "detector": {"model": model} if model else {},
+    }
     config = config_from_sources([CAMERA], settings, {"overlay": overlay})
     pipeline = Pipeline(config, open_detector(config, lambda line: None))
     listener = listen(config.server)
@@ -149,7 +153,7 @@ def _joins(browser: Browser, app: _App) -> dict[str, Any]:
     for _ in range(JOINS):
         page = watching_page(browser)
         page.goto(app.url)
-        wait_for(page, "lookout.shown.length > 0", 10)
+        wait_for(page, "lookout.shown.length > 0")
         times_ms.append(page.evaluate("lookout.shown[0][1] - lookout.joins.at(-1)"))
         page.context.close()
         _await(lambda: app.pipeline.camera("synthetic").status().viewers == 0, "the end of a session")
@@ -161,27 +165,40 @@ def _joins(browser: Browser, app: _App) -> dict[str, Any]:
 
 
 def _watch(browser: Browser, app: _App, seconds: float) -> _Sample:
+    """Watch for ``seconds`` in all, in ``VISITS`` pages: each has its own phase to the screen's refresh."""
     recorder = app.record()
-    page = watching_page(browser)
-    page.goto(app.url)
-    wait_for(page, "lookout.shown.length > 0", 10)
-    sleep(WARM_UP_S)
-    offset_s, error_s = _clock_offset(page)
-    batches, busy_s = app.pipeline.batches, app.pipeline.detector.run_seconds
-    page.evaluate("lookout.shown.length = 0")
-    page.wait_for_timeout(1000 * seconds)
-    shown = page.evaluate("lookout.shown")
-    inferences = max(app.pipeline.batches - batches, 1)
-    inference_ms = 1000 * (app.pipeline.detector.run_seconds - busy_s) / inferences
-    page.context.close()
+    shown: list[Sequence[Any]] = []  # as in WATCH_SCRIPT, but shown in monotonic seconds
+    clock_error_s, inferences, inference_s = 0.0, 0, 0.0
+    for _ in range(VISITS):
+        page = watching_page(browser)
+        page.goto(app.url)
+        wait_for(page, "lookout.shown.length > 0")
+        page.wait_for_timeout(1000 * WARM_UP_S)
+        offset_s, error_s = _clock_offset(page)
+        detector, batches = app.pipeline.detector, app.pipeline.batches
+        busy_s = detector.run_seconds
+        page.evaluate("lookout.shown.length = 0")
+        page.wait_for_timeout(1000 * seconds / VISITS)
+        visit = page.evaluate("lookout.shown")
+        shown += [(index, shown_ms / 1000 + offset_s, *rest) for index, shown_ms, *rest in visit]
+        inferences += app.pipeline.batches - batches
+        inference_s += detector.run_seconds - busy_s
+        clock_error_s = max(clock_error_s, error_s)
+        page.context.close()
     latencies_ms = [
-        1000 * (shown_ms / 1000 + offset_s - recorder.captured_at[rtp])
-        for _, shown_ms, *_, rtp in shown
+        1000 * (shown_s - recorder.captured_at[rtp])
+        for _, shown_s, *_, rtp in shown
         if rtp in recorder.captured_at
     ]
     if not latencies_ms:
         raise LookoutError(f"the browser presented {len(shown)} pictures, none of them this camera's")
-    return _Sample(latencies_ms, inference_ms, len(shown) / seconds, _misread(shown), 1000 * error_s)
+    return _Sample(
+        latencies_ms,
+        1000 * inference_s / max(inferences, 1),
+        len(shown) / seconds,
+        _misread(shown),
+        1000 * clock_error_s,
+    )
 
 
 def _misread(shown: Sequence[Sequence[Any]]) -> int:
@@ -218,7 +235,7 @@ def _clock_offset(page: Page) -> tuple[float, float]:
     return best
 
 
-def _await(condition: Any, what: str, timeout_s: float = 20.0) -> None:
+def _await(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
     deadline = monotonic() + timeout_s
     while not condition():
         if monotonic() > deadline:
