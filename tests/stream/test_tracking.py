@@ -175,7 +175,7 @@ def test_prediction_from_another_thread_is_always_whole() -> None:
 
     def watch() -> None:
         while not stop.is_set():
-            tracks = tracker.predict(1e9 if len(faults) else 0.0)
+            tracks = tracker.predict(4.0)
             if len({len(tracks.boxes), len(tracks.ids), len(tracks.scores), len(tracks.coasting)}) != 1:
                 faults.append("torn")
             if len(tracks) and not np.isfinite(tracks.boxes).all():
