@@ -89,9 +89,8 @@ class Peer:
         except OperationError as error:
             raise SignallingError(f"no common codec: expected {codec} in every video section", 406) from error
         except Exception as error:  # whatever aiortc's parser trips over, it is the offer's fault
-            raise SignallingError(
-                f"this offer cannot be used: {error or type(error).__name__}", 400
-            ) from error
+            reason = str(error)[:200] or type(error).__name__
+            raise SignallingError(f"this offer cannot be used: {reason}", 400) from error
         self._sender.accept_extensions(offer)
         for transceiver in self._connection.getTransceivers():
             _gather_loopback(transceiver.receiver.transport.transport._connection, self._loopback_only)
@@ -226,8 +225,11 @@ class _Sender:
             self._peer.failed(f"{type(error).__name__}: {error}")
 
     def _send_waiting(self) -> None:
-        stream, self._retry = self._stream, None
+        stream = self._stream
         assert stream is not None  # wake is set after the stream
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         socket, address = self._route()
         protect = self._transport._tx_srtp.protect
         while True:
@@ -251,6 +253,8 @@ class _Sender:
             self._viewer.request_keyframe()
             return
         socket, address = self._route()
+        if _is_full(socket):
+            return  # sending more is no help; the viewer asks again
         for packet in packets:
             socket.sendto(self._transport._tx_srtp.protect(packet), address)
 
