@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from stream.errors import NoVideo, SourceNotFound, UsageError, redact
@@ -18,9 +19,11 @@ from stream.sources.base import Source, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 from stream.sources.detached import DetachedSource
 from stream.sources.pyav import Input, PyavSource
-from stream.sources.synthetic import SyntheticSource
+from stream.sources.synthetic import SyntheticSource, parse_synthetic
 
-__all__ = ["Source", "SourceInfo", "SourceOptions", "demo_clip", "open_source"]
+__all__ = ["Kind", "Source", "SourceInfo", "SourceOptions", "demo_clip", "open_source", "source_kind"]
+
+Kind = Literal["demo", "synthetic", "device", "network", "file"]
 
 NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt")
 _ACCEPTED = (
@@ -48,27 +51,45 @@ def open_source(
         DeviceUnavailable: FFmpeg here has no support for this protocol.
     """
     options = options or SourceOptions()
+    kind = source_kind(url)
+    if kind == "demo":
+        return _open_file(demo_clip(), replace(options, loop=options.pace == "realtime"), stop)
+    if kind == "synthetic":
+        return SyntheticSource(url, options, stop)
+    if kind == "device":
+        return _open_device(Path(f"/dev/video{url}" if url.isdecimal() else url), options, stop)
+    if kind == "network":
+        return _detached(_network_input(url, options), options, stop)
+    path = unquote(urlsplit(url).path) if url.lower().startswith("file://") else os.path.expanduser(url)
+    return _open_file(Path(path), options, stop)
+
+
+def source_kind(url: str) -> Kind:
+    """What ``url`` names, as far as can be told without opening it.
+
+    Raises:
+        UsageError: none of the kinds there are, such as a misspelt word or an unknown scheme.
+    """
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower() if separator else ""
     if url == "demo":
-        return _open_file(demo_clip(), replace(options, loop=options.pace == "realtime"), stop)
+        return "demo"
     if url.partition(":")[0] == "synthetic":
-        return SyntheticSource(url, options, stop)
+        parse_synthetic(url)
+        return "synthetic"
     if url.isdecimal():
-        return _open_device(Path(f"/dev/video{url}"), options, stop)
-    if scheme == "file":
-        return _open_file(Path(unquote(urlsplit(url).path)), options, stop)
+        return "device"
     if scheme in NETWORK:
-        return _detached(_network_input(url, scheme, options), options, stop)
-    if scheme:
+        return "network"
+    if scheme and scheme != "file":
         raise UsageError(f"{redact(url)}: {scheme}:// is not a kind of source; expected {_ACCEPTED}")
     path = Path(os.path.expanduser(url))
     there = os.path.exists(path)  # unlike Path.exists, False and no exception where it may not look
     if there and path.is_char_device():
-        return _open_device(path, options, stop)
+        return "device"
     if not there and path.name == url and not path.suffix:
         raise UsageError(f"{url!r}: there is no such file, and it is no other source; expected {_ACCEPTED}")
-    return _open_file(path, options, stop)
+    return "file"
 
 
 def demo_clip() -> Path:
@@ -101,7 +122,8 @@ def _open_device(path: Path, options: SourceOptions, stop: threading.Event | Non
     return _detached(Input(str(path), str(path), format="v4l2", sender_paces=True), options, stop)
 
 
-def _network_input(url: str, scheme: str, options: SourceOptions) -> Input:
+def _network_input(url: str, options: SourceOptions) -> Input:
+    scheme = urlsplit(url).scheme
     name = redact(url)
     if scheme in ("rtsp", "rtsps"):
         # Its SDP says what the stream is, so nothing needs to be probed. Not "nobuffer": that throws away
@@ -118,5 +140,4 @@ def _network_input(url: str, scheme: str, options: SourceOptions) -> Input:
 
 
 def _detached(source: Input, options: SourceOptions, stop: threading.Event | None) -> Source:
-    ending = Ending(stop)
-    return DetachedSource(lambda: PyavSource(source, options, ending), source.name, options, ending)
+    return DetachedSource(lambda ending: PyavSource(source, options, ending), source.name, options, stop)

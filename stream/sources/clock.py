@@ -51,9 +51,9 @@ class StreamClock:
 
 
 class Ending:
-    """Says that reading is to end: the source was closed, or its owner's ``stop`` event is set."""
+    """Says that reading is to end: the source was closed, or what it belongs to has ended (``stop``)."""
 
-    def __init__(self, stop: threading.Event | None = None) -> None:
+    def __init__(self, stop: threading.Event | Ending | None = None) -> None:
         self._closed = threading.Event()
         self._stop = stop
 

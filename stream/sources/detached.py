@@ -27,9 +27,9 @@ class DetachedSource:
     """Runs ``open_it`` and then reads what it gave, in a daemon thread; hands over the newest picture.
 
     Args:
-        open_it: opens the real source; called in the thread.
+        open_it: opens the real source, which is to end as it is told; called in the thread.
         name: the source for people, redacted.
-        ending: ends opening and reading early.
+        stop: ends opening and reading early.
 
     Raises:
         LookoutError: whatever ``open_it`` raised.
@@ -39,12 +39,16 @@ class DetachedSource:
     info: SourceInfo
 
     def __init__(
-        self, open_it: Callable[[], Source], name: str, options: SourceOptions, ending: Ending
+        self,
+        open_it: Callable[[Ending], Source],
+        name: str,
+        options: SourceOptions,
+        stop: threading.Event | None,
     ) -> None:
         self._open_it = open_it
         self._name = name
         self._stall_s = options.stall_s + _GRACE_S
-        self._ending = ending
+        self._ending = Ending(stop)
         self._frames = Latest[Frame](lossless=options.pace == "lossless")
         self._opened = threading.Event()
         self._fault: LookoutError | None = None
@@ -83,7 +87,7 @@ class DetachedSource:
     def _run(self) -> None:
         source: Source | None = None
         try:
-            source = self._open_it()
+            source = self._open_it(Ending(self._ending))
             self.info = source.info
             self._opened.set()
             while (frame := source.read()) is not None and self._frames.put(frame):

@@ -34,9 +34,11 @@ _UNREACHABLE = {
 _NO_DEVICE = {errno.ENODEV, errno.ENXIO}
 
 
-def opening_fault(error: av.FFmpegError, name: str, timeout_s: float) -> LookoutError:
+def opening_fault(error: av.FFmpegError, name: str, timeout_s: float, timed_out: bool) -> LookoutError:
     """What went wrong while opening the source ``name`` (already redacted)."""
-    fault = _answer_fault(error, name) or _link_fault(error, name, timeout_s)
+    if timed_out or isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
+        return SourceTimeout(f"{name}: no answer within {timeout_s:g} s; check the address and the network")
+    fault = _answer_fault(error, name) or _link_fault(error, name)
     return fault or SourceError(f"{name}: cannot be opened: {error.strerror}")
 
 
@@ -63,15 +65,18 @@ def _answer_fault(error: av.FFmpegError, name: str) -> LookoutError | None:
         return SourceNotFound(f"{name}: there is no such stream, file or device; check the path")
     if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
         return NoVideo(f"{name}: this is not a video, or it is cut off; expected a video file or stream")
+    if isinstance(error, av.error.HTTPOtherClientError) and name.startswith("rtsp"):
+        return NoVideo(
+            f"{name}: the server has no video that it will play this way; try another path, or the other "
+            "transport (tcp, udp)"
+        )
     if isinstance(error, (av.error.ProtocolNotFoundError, av.error.DemuxerNotFoundError)):
         return DeviceUnavailable(f"{name}: the FFmpeg library in use has no support for this kind of source")
     return None
 
 
-def _link_fault(error: av.FFmpegError, name: str, timeout_s: float) -> SourceError | None:
-    """Nobody answered, or not in time."""
-    if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
-        return SourceTimeout(f"{name}: no answer within {timeout_s:g} s; check the address and the network")
+def _link_fault(error: av.FFmpegError, name: str) -> SourceError | None:
+    """Nobody answered."""
     if isinstance(error, av.error.ConnectionRefusedError):
         return SourceUnreachable(f"{name}: the connection was refused; check that it is on, and its port")
     if error.errno in _UNREACHABLE or isinstance(error, ConnectionError):

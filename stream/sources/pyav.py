@@ -170,6 +170,7 @@ class PyavSource:
 def _open(source: Input, options: SourceOptions) -> InputContainer:
     fault = None
     timeouts = None if source.is_file else (options.open_timeout_s, options.stall_s)
+    started = time.monotonic()
     try:
         return av.open(
             source.address,
@@ -179,7 +180,9 @@ def _open(source: Input, options: SourceOptions) -> InputContainer:
             metadata_errors="replace",
         )
     except av.FFmpegError as error:
-        fault = opening_fault(error, source.name, options.open_timeout_s)
+        # RTSP reports its timeout as bad data, so the time it took tells.
+        timed_out = timeouts is not None and time.monotonic() - started >= options.open_timeout_s
+        fault = opening_fault(error, source.name, options.open_timeout_s, timed_out)
     raise fault
 
 

@@ -40,7 +40,7 @@ class SyntheticSource:
     """
 
     def __init__(self, url: str, options: SourceOptions, stop: threading.Event | None = None) -> None:
-        width, height, self._rate = _parse(url)
+        width, height, self._rate = parse_synthetic(url)
         self.info = SourceInfo(width, height, "raw", float(self._rate), live=True, backend="synthetic")
         self._lossless = options.pace == "lossless"
         self._background = [_waves(*size, phase) for size, phase in _plane_sizes(width, height)]
@@ -83,7 +83,7 @@ class SyntheticSource:
         return picture
 
 
-def _parse(url: str) -> tuple[int, int, Fraction]:
+def parse_synthetic(url: str) -> tuple[int, int, Fraction]:
     match = _PATTERN.fullmatch(url)
     if match is None:
         raise UsageError(f"{url!r}: expected synthetic:WIDTHxHEIGHT@FPS, for example synthetic:1280x720@30")
