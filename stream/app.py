@@ -14,9 +14,10 @@ from export.catalogue import resolve_model
 from export.convert import ensure_contract
 from stream.config import AppConfig, ServerConfig
 from stream.detector import Detector
-from stream.errors import UsageError
+from stream.errors import UsageError, redact
 from stream.pipeline import Pipeline
 from stream.server import create_app
+from stream.sources import source_kind
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,14 @@ def watch(config: AppConfig, say: Say) -> None:
     Raises:
         LookoutError: the port, the model or the device cannot be had; cameras never raise.
     """
+    for camera in config.cameras.values():
+        source_kind(camera.source)  # a misspelt source is said now; one that is down may come up later
     listener = listen(config.server)
     try:
         detector = open_detector(config, say)
         pipeline = Pipeline(config, detector)
         for name, camera in config.cameras.items():
-            say(f"camera {name}: {camera_line(camera.source)}, overlay {camera.overlay}")
+            say(f"camera {name}: {redact(camera.source)}, overlay {camera.overlay}")
         say(f"open    {address(config.server, listener)}")
         asyncio.run(serve(pipeline, config.server, listener))
     finally:
@@ -98,10 +101,3 @@ def address(config: ServerConfig, listener: socket.socket) -> str:
     host = f"[{host}]" if ":" in host else host
     token = "/?token=…" if config.token else ""
     return f"http://{host}:{listener.getsockname()[1]}{token}"
-
-
-def camera_line(source: str) -> str:
-    """A source as it may be shown."""
-    from stream.errors import redact
-
-    return redact(source)

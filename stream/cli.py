@@ -212,19 +212,18 @@ def _add_bench(commands: Any) -> None:
         command = which.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         command.add_argument("--seconds", type=float, help="how long to measure")
-        command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
+        command.add_argument("--model", default="lookout-nano", help="name or .onnx file")
         command.set_defaults(run=_bench)
 
 
 def _sources(options: argparse.Namespace) -> None:
-    from stream.sources.available import list_sources
+    from stream.sources.discover import list_sources
 
-    found = [asdict(source) for source in list_sources()]
     if options.json:
-        print(json.dumps({"sources": found}))
+        print(json.dumps({"sources": [asdict(offer) for offer in list_sources()]}))
         return
-    for source in found:
-        print("  ".join(str(value) for value in source.values()))
+    for offer in list_sources():
+        print(f"{offer.kind:<10} {offer.name:<32} {offer.detail}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -200,11 +200,13 @@ def _fault(document: Mapping[str, Any], origin: str, fault: Any) -> str:
 
 
 def _known_keys(path: list[str]) -> list[str]:
-    model: type[BaseModel] = AppConfig
-    sections = {"server": ServerConfig, "detector": DetectorConfig, "encoder": EncoderConfig}
-    if path:
-        model = CameraConfig if path[0] == "cameras" else sections[path[0]]
-    return list(model.model_fields)
+    sections: dict[str, type[BaseModel]] = {
+        "server": ServerConfig,
+        "detector": DetectorConfig,
+        "encoder": EncoderConfig,
+        "cameras": CameraConfig,
+    }
+    return list((sections[path[0]] if path else AppConfig).model_fields)
 
 
 def _line_of(document: Any, path: list[str]) -> int | None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 from rich.console import Console
 from rich.progress import track
 
-from models.coco import read_json
-from models.errors import DataError
+from models.coco import Example, load_coco
 from models.evaluate import Metrics, Prediction, coco_metrics
 from stream.detector import Detector
 
@@ -24,21 +22,12 @@ def evaluate(detector: Detector, annotations: Path, images: Path, score_threshol
     Raises:
         DataError: the annotations are not COCO JSON, or a picture is missing or unreadable.
     """
-    return coco_metrics(
-        annotations, detector.spec.names, _predictions(detector, annotations, images, score_threshold)
-    )
+    names = detector.spec.names
+    examples = load_coco(annotations, images, names)
+    return coco_metrics(annotations, names, _predictions(detector, examples, score_threshold))
 
 
-def _predictions(
-    detector: Detector, annotations: Path, images: Path, score_threshold: float
-) -> Iterator[Prediction]:
-    pictures = read_json(annotations)["images"]
-    for picture in track(pictures, "evaluating", console=Console(stderr=True), transient=True):
-        path = images / picture["file_name"]
-        bgr = cv2.imread(str(path)) if path.is_file() else None
-        if bgr is None:
-            raise DataError(
-                f"{path}: cannot be read as a picture; {annotations} lists it, --images says where"
-            )
-        (found,) = detector.detect_images([cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)], score_threshold)
-        yield Prediction(picture["id"], found.boxes, found.scores, found.classes)
+def _predictions(detector: Detector, examples: list[Example], score_threshold: float) -> Iterator[Prediction]:
+    for example in track(examples, "evaluating", console=Console(stderr=True), transient=True):
+        (found,) = detector.detect_images([example.read()], score_threshold)
+        yield Prediction(example.image_id, found.boxes, found.scores, found.classes)

@@ -7,7 +7,7 @@ names. Knows nothing of HTTP.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from stream.camera import CameraStatus
     from stream.pipeline import Pipeline
 
 
@@ -58,16 +59,16 @@ class PipelineCollector(Collector):
             for status in statuses:
                 counter.add_metric([status.id], float(getattr(status, attribute)))
             yield counter
-        gauges = {
-            "up": ("1 while the camera is live.", lambda status: float(status.state == "live")),
+        gauges: dict[str, tuple[str, Callable[[CameraStatus], float]]] = {
+            "up": ("1 while the camera is live.", lambda status: status.state == "live"),
             "fps": ("Frames a second from the camera.", lambda status: status.fps),
             "detect_fps": ("Frames a second through the detector.", lambda status: status.detect_fps),
             "frame_age_seconds": (
                 "Capture to tracks, newest frame.",
                 lambda status: status.frame_age_ms / 1000,
             ),
-            "viewers": ("Viewers connected.", lambda status: float(status.viewers)),
-            "objects": ("Objects tracked in the newest frame.", lambda status: float(status.objects)),
+            "viewers": ("Viewers connected.", lambda status: status.viewers),
+            "objects": ("Objects tracked in the newest frame.", lambda status: status.objects),
         }
         for name, (text, value) in gauges.items():
             gauge = GaugeMetricFamily(f"lookout_{name}", text, labels=["camera"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from time import monotonic
 
 from stream.camera import Camera
@@ -33,7 +32,7 @@ class Pipeline:
         self.detector = detector
         self.batches = 0
         self.fault: str | None = None
-        self.tracking = _tracking(config.detector.score_threshold)
+        self.tracking = TrackerParameters.for_threshold(config.detector.score_threshold)
         self.cameras = {
             name: Camera(name, camera, config.encoder, detector.spec.names, self.tracking, self._awake)
             for name, camera in config.cameras.items()
@@ -111,18 +110,3 @@ class Pipeline:
         self.batches += 1
         for (camera, frame), detections in zip(batch, found, strict=True):
             camera.detected(frame, detections)
-
-
-def _tracking(score_threshold: float) -> TrackerParameters:
-    """The tracker for a model whose detections count from ``score_threshold`` on.
-
-    Its own defaults fit a threshold of 0.4; how far the stages lie from it stays the same.
-    """
-    defaults = TrackerParameters()
-    shift = score_threshold - defaults.high_score
-    return replace(
-        defaults,
-        low_score=min(defaults.low_score, score_threshold),
-        high_score=score_threshold,
-        birth_score=min(max(defaults.birth_score + shift, score_threshold), 0.95),
-    )

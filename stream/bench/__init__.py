@@ -12,15 +12,21 @@ BENCHMARKS = {
 }
 
 
-def run(benchmark: str, model: str | None, seconds: float | None) -> dict[str, Any]:
-    """Run one of ``BENCHMARKS``; None takes its own default."""
+def run(benchmark: str, model: str, seconds: float | None) -> dict[str, Any]:
+    """Run one of ``BENCHMARKS``; ``seconds`` of None takes its own default."""
+    length: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
     if benchmark == "pipeline":
-        from stream.bench.pipeline import run as measure
-    elif benchmark == "latency":
-        from stream.bench.latency import run as measure
-    elif benchmark == "viewers":
-        from stream.bench.viewers import run as measure
-    else:
-        from stream.bench.growth import run as measure
-    given = {"model": model, "seconds": seconds}
-    return measure(**{name: value for name, value in given.items() if value is not None})
+        from stream.bench import pipeline
+
+        return pipeline.run(model=model, **length)
+    if benchmark == "latency":
+        from stream.bench import latency
+
+        return latency.run(model=model, **length)
+    if benchmark == "growth":
+        from stream.bench import growth
+
+        return growth.run(model=model, **length)
+    from stream.bench import viewers
+
+    return viewers.run(**length)
