@@ -29,6 +29,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for the server's own process, which is started as a script
@@ -85,7 +86,7 @@ class RtspServer:
     ) -> None:
         self.port = port
         self.epoch = 0.0  # monotonic seconds of frame 0
-        self._login = f"{user}:{password}@" if user is not None else ""
+        self._login = f"{quote(user)}:{quote(password or '', safe='')}@" if user is not None else ""
         self._arguments = ["--clip", str(clip), "--codec", codec]
         if user is not None and password is not None:
             self._arguments += ["--user", user, "--password", password]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from stream.errors import NoVideo, SourceNotFound, UsageError, redact
 from stream.sources.base import Source, SourceInfo, SourceOptions
@@ -60,8 +60,9 @@ def open_source(
         return _open_device(Path(f"/dev/video{url}" if url.isdecimal() else url), options, stop)
     if kind == "network":
         return _detached(_network_input(url, options), options, stop)
-    path = unquote(urlsplit(url).path) if url.lower().startswith("file://") else os.path.expanduser(url)
-    return _open_file(Path(path), options, stop)
+    if url.lower().startswith("file://"):
+        return _open_file(Path("/" + unquote(url[7:].partition("/")[2])), options, stop)
+    return _open_file(Path(os.path.expanduser(url)), options, stop)
 
 
 def source_kind(url: str) -> Kind:
@@ -123,7 +124,7 @@ def _open_device(path: Path, options: SourceOptions, stop: threading.Event | Non
 
 
 def _network_input(url: str, options: SourceOptions) -> Input:
-    scheme = urlsplit(url).scheme
+    scheme = url.partition("://")[0].lower()
     name = redact(url)
     if scheme in ("rtsp", "rtsps"):
         # Its SDP says what the stream is, so nothing needs to be probed. Not "nobuffer": that throws away

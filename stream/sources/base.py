@@ -46,9 +46,15 @@ class SourceOptions:
 
 
 class Source(Protocol):
-    """A stream of pictures. Used by one thread, except ``close``, which any thread may call."""
+    """A stream of pictures. Used by one thread, except ``close``, which any thread may call.
+
+    ``bad_packets`` counts what could not be decoded and was skipped.
+    """
 
     info: SourceInfo
+
+    @property
+    def bad_packets(self) -> int: ...
 
     def read(self) -> Frame | None:
         """Wait for the next picture. None at the end of a file, or once closed.

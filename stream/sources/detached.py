@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from stream.errors import LookoutError, SourceTimeout
+from stream.errors import SourceTimeout
 from stream.frames import Frame
 from stream.latest import Latest
 from stream.sources.base import Source, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 
 _NOTICE_S = 0.1
-_GRACE_S = 0.5  # FFmpeg's own timeouts come first where they work: they know more
+_GRACE_S = 0.5  # FFmpeg's own timeout on opening comes first where it works: it knows more
 
 
 class DetachedSource:
@@ -47,13 +47,18 @@ class DetachedSource:
     ) -> None:
         self._open_it = open_it
         self._name = name
-        self._stall_s = options.stall_s + _GRACE_S
+        self._stall_s = options.stall_s
         self._ending = Ending(stop)
         self._frames = Latest[Frame](lossless=options.pace == "lossless")
         self._opened = threading.Event()
-        self._fault: LookoutError | None = None
+        self._fault: Exception | None = None
+        self._source: Source | None = None
         threading.Thread(target=self._run, name=f"source {name}", daemon=True).start()
         self._await_opening(options.open_timeout_s)
+
+    @property
+    def bad_packets(self) -> int:
+        return 0 if self._source is None else self._source.bad_packets
 
     def read(self) -> Frame | None:
         deadline = time.monotonic() + self._stall_s
@@ -85,17 +90,16 @@ class DetachedSource:
             raise self._fault
 
     def _run(self) -> None:
-        source: Source | None = None
         try:
-            source = self._open_it(Ending(self._ending))
+            self._source = source = self._open_it(Ending(self._ending))
             self.info = source.info
             self._opened.set()
             while (frame := source.read()) is not None and self._frames.put(frame):
                 pass
-        except LookoutError as fault:
+        except Exception as fault:  # raised again in the thread that opens or reads
             self._fault = fault
         finally:
             self._frames.close()
             self._opened.set()
-            if source is not None:
-                source.close()
+            if self._source is not None:
+                self._source.close()

@@ -58,8 +58,6 @@ class Input:
 class PyavSource:
     """A file, stream or device, decoded where it is read.
 
-    ``bad_packets`` counts what could not be decoded and was skipped.
-
     Raises:
         SourceError: a subclass that says why it cannot be opened.
     """
@@ -107,7 +105,8 @@ class PyavSource:
         time_s = self._clock.seconds(None if stamp is None or base is None else float(stamp * base))
         if self._pacer is not None and not self._pacer.wait(time_s):
             return None
-        frame = Frame(_as_yuv420p(picture), self._index, time_s, time.monotonic())
+        captured_at = time.monotonic()
+        frame = Frame(_as_yuv420p(picture), self._index, time_s, captured_at)
         self._index += 1
         return frame
 
@@ -169,7 +168,8 @@ class PyavSource:
 
 def _open(source: Input, options: SourceOptions) -> InputContainer:
     fault = None
-    timeouts = None if source.is_file else (options.open_timeout_s, options.stall_s)
+    # On a stall FFmpeg first gives out its parser's last picture, seconds old, so its reader gives up first.
+    timeouts = None if source.is_file else (options.open_timeout_s, options.stall_s + 1)
     started = time.monotonic()
     try:
         return av.open(

@@ -39,6 +39,8 @@ class SyntheticSource:
         url: ``synthetic:WIDTHxHEIGHT@FPS``, e.g. ``synthetic:1280x720@30``.
     """
 
+    bad_packets = 0  # nothing is decoded
+
     def __init__(self, url: str, options: SourceOptions, stop: threading.Event | None = None) -> None:
         width, height, self._rate = parse_synthetic(url)
         self.info = SourceInfo(width, height, "raw", float(self._rate), live=True, backend="synthetic")

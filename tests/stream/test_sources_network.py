@@ -105,8 +105,8 @@ def test_unauthorised(locked_camera: RtspServer, login: str) -> None:
 
 @needs_gstreamer
 @pytest.mark.parametrize("basic", [False, True])
-def test_authorised_by_digest_and_basic(bikes: Path, basic: bool) -> None:
-    with RtspServer(bikes, user="viewer", password="s3cr3t", basic=basic) as server:
+def test_authorised_by_digest_and_basic_with_a_difficult_password(bikes: Path, basic: bool) -> None:
+    with RtspServer(bikes, user="viewer", password="s3 c/r:3@t", basic=basic) as server:
         source = open_source(server.url)
         assert len(take(source, 3)) == 3
         source.close()
@@ -159,7 +159,6 @@ def test_close_ends_a_read_of_a_hung_camera_at_once(bikes: Path) -> None:
         source = open_source(server.url)
         take(source, 3)
         server.freeze()
-        take(source, 1)
         threading.Timer(0.3, source.close).start()
         started = time.monotonic()
         while source.read() is not None:
