@@ -33,7 +33,7 @@ class Augmentation:
     mosaic: float = 0.0
     """Probability of composing four pictures."""
     crop: float = 0.0
-    """A crop keeps at least ``1 - crop`` of each side."""
+    """How much of each side may be cut off, beyond what fits the input's shape."""
     shrink: float = 0.0
     """A single picture is scaled down to at least ``1 - shrink`` of the input."""
     hue: float = 0.0
@@ -104,7 +104,7 @@ def augmented(
     parts = []
     for position, tile in zip([index, *others], tiles, strict=True):
         example = examples[position]
-        crop = _crop(example.width, example.height, augmentation.crop, rng)
+        crop = _crop(example.width, example.height, tile, augmentation.crop, rng)
         parts.append(_place(example, example.read(), crop, tile, bool(rng.random() < augmentation.flip)))
     sample = _compose(parts, tiles, canvas)
     return Sample(
@@ -116,10 +116,17 @@ def augmented(
     )
 
 
-def _crop(width: int, height: int, strength: float, rng: np.random.Generator) -> Rectangle:
-    """A random part of a picture that keeps at least ``1 - strength`` of each side."""
-    crop_width = max(1, round(width * rng.uniform(1 - strength, 1)))
-    crop_height = max(1, round(height * rng.uniform(1 - strength, 1)))
+def _crop(width: int, height: int, tile: Rectangle, strength: float, rng: np.random.Generator) -> Rectangle:
+    """A random part of a picture, in shape between the picture and the tile it is to fill.
+
+    Of the shape that was drawn it keeps at least ``1 - strength``.
+    """
+    if strength == 0:
+        return Rectangle(0, 0, width, height)
+    largest = min(width / tile.width, height / tile.height)
+    likeness, scale = rng.random(), rng.uniform(1 - strength, 1)
+    crop_width = max(1, round(scale * (width + likeness * (largest * tile.width - width))))
+    crop_height = max(1, round(scale * (height + likeness * (largest * tile.height - height))))
     left = int(rng.integers(0, width - crop_width + 1))
     top = int(rng.integers(0, height - crop_height + 1))
     return Rectangle(left, top, left + crop_width, top + crop_height)
@@ -191,13 +198,9 @@ def _recolour(image: Picture, augmentation: Augmentation, rng: np.random.Generat
     if hue == 0 and saturation == 1 and brightness == 1:
         return image
     levels = np.arange(256)
-    tables = np.stack(
-        [
-            (levels + round(hue * 180)) % 180,  # OpenCV keeps hue as 0 to 179
-            np.clip(levels * saturation, 0, 255),
-            np.clip(levels * brightness, 0, 255),
-        ],
-        -1,
-    ).astype(np.uint8)
+    tables = np.empty((1, 256, 3), np.uint8)
+    tables[0, :, 0] = (levels + round(hue * 180)) % 180  # OpenCV keeps hue as 0 to 179
+    tables[0, :, 1] = np.clip(levels * saturation, 0, 255)
+    tables[0, :, 2] = np.clip(levels * brightness, 0, 255)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
