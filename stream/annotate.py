@@ -20,9 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stream.errors import DeviceUnavailable
 from stream.frames import Tracks
+from stream.planes import FULL_RANGE, Planes, views, writable
 
-Plane = npt.NDArray[np.uint8]
-Planes = tuple[Plane, Plane, Plane]
 Colour = tuple[int, int, int]
 
 # Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color, 2008), black left out.
@@ -38,7 +37,7 @@ _PALETTE: tuple[Colour, ...] = (
 _SHADES = (1.0, 0.6, 1.5)
 """Past the palette's end it comes again darker, then lighter, before a colour repeats."""
 
-_BT709, _FULL_RANGE = 1, 2  # AVCOL_SPC_BT709, AVCOL_RANGE_JPEG
+_BT709 = 1  # AVCOL_SPC_BT709
 _FARTHEST_PX = 1 << 20
 _CACHED_PIECES = 1024
 _BLACK: Colour = (0, 0, 0)
@@ -116,15 +115,15 @@ class Annotator:
         Time and colour metadata stay. A full-range picture stays full range; other pixel formats
         are converted by swscale.
         """
-        canvas = _copy(picture)
+        canvas = writable(picture)
         if not len(tracks):
             return canvas
         look = _Look(
-            canvas.width, canvas.height, canvas.colorspace == _BT709, canvas.color_range == _FULL_RANGE
+            canvas.width, canvas.height, canvas.colorspace == _BT709, canvas.color_range == FULL_RANGE
         )
         if look != self._look:
             self._adopt(look)
-        planes = _views(canvas)
+        planes = views(canvas)
         cells = _cells(tracks.boxes)
         classes = tracks.classes.tolist()
         coasting = tracks.coasting.tolist()
@@ -195,31 +194,6 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont:
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise DeviceUnavailable("this Pillow has no FreeType, which labels need; install Pillow's own wheel")
     return font
-
-
-def _copy(picture: VideoFrame) -> VideoFrame:
-    """A yuv420p picture that is ours to write on."""
-    if picture.format.name not in ("yuv420p", "yuvj420p"):
-        return picture.reformat(format="yuv420p")
-    canvas = VideoFrame(picture.width, picture.height, "yuv420p")
-    canvas.pts = picture.pts
-    if picture.time_base is not None:
-        canvas.time_base = picture.time_base
-    canvas.colorspace, canvas.color_primaries = picture.colorspace, picture.color_primaries
-    canvas.color_trc = picture.color_trc
-    canvas.color_range = _FULL_RANGE if picture.format.name == "yuvj420p" else picture.color_range
-    for target, source in zip(_views(canvas), _views(picture), strict=True):
-        np.copyto(target, source)
-    return canvas
-
-
-def _views(picture: VideoFrame) -> Planes:
-    """The planes as arrays (height, width) over the picture's own memory."""
-    y, u, v = (
-        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-        for plane in picture.planes
-    )
-    return y, u, v
 
 
 def _cells(boxes: npt.NDArray[np.float32]) -> list[tuple[int, int, int, int]]:

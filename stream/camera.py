@@ -224,7 +224,8 @@ class Camera:
                 self._state, self._reason = "live", None
                 if self.config.detect == "always" or self._watched:
                     self.pending.put(frame)
-                if self.config.overlay == "smooth" and self._watched:
+                if self.config.overlay == "smooth" and self._hubs:
+                    # Also while nobody watches: a hub greets whoever joins with the newest picture.
                     self._show(frame, self._tracker.predict(frame.time_s))
 
     def _next(self, source: Source) -> Frame | None:

@@ -21,6 +21,7 @@ from av.error import FFmpegError
 from av.video.frame import PictureType
 
 from stream.errors import DeviceUnavailable
+from stream.planes import LIMITED_RANGE, blank_like, is_full_range, views
 from stream.webrtc.payload import packetise_h264, packetise_vp8
 
 Codec = Literal["h264", "vp8"]
@@ -32,7 +33,6 @@ RATE_BUFFER_S = 0.3
 # Rate control counts pictures, not seconds, so it must know the rate; beyond this factor it is told anew.
 RATE_TOLERANCE = 1.5
 _RATE_SPAN = 16
-_LIMITED, _FULL = 1, 2  # AVColorRange: MPEG (16-235) and JPEG (0-255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class _LibavEncoder:
             context.framerate = Fraction(self.frame_rate).limit_denominator(1001)
             context.bit_rate = self.bitrate
             context.max_b_frames = 0
-            context.color_range = _LIMITED
+            context.color_range = LIMITED_RANGE
             context.colorspace = picture.colorspace
             context.color_primaries = picture.color_primaries
             context.color_trc = picture.color_trc
@@ -213,36 +213,25 @@ def encodable(picture: VideoFrame) -> VideoFrame:
 
     An odd last column or row is cropped (4:2:0 cannot carry it, and scaling would blur all the rest).
     """
-    full_range = picture.format.name == "yuvj420p" or picture.color_range == _FULL
     if picture.format.name not in ("yuv420p", "yuvj420p"):
-        picture = picture.reformat(format="yuv420p", dst_color_range=_LIMITED)
-        full_range = False
-    if not full_range and picture.width % 2 == 0 and picture.height % 2 == 0:
+        picture = picture.reformat(format="yuv420p", dst_color_range=LIMITED_RANGE)
+    elif is_full_range(picture):
+        picture = _limited(picture)
+    if picture.width % 2 == 0 and picture.height % 2 == 0:
         return picture
-    return _copied(picture, full_range)
+    even = blank_like(picture, picture.width & ~1, picture.height & ~1)
+    for target, source in zip(views(even), views(picture), strict=True):
+        target[:] = source[: target.shape[0], : target.shape[1]]
+    return even
 
 
-def copy_picture(picture: VideoFrame) -> VideoFrame:
-    """A yuv420p copy whose metadata may be written to, colours as they were."""
-    return _copied(picture, limit_range=False, crop=False)
-
-
-def _copied(picture: VideoFrame, limit_range: bool, crop: bool = True) -> VideoFrame:
-    width, height = (picture.width & ~1, picture.height & ~1) if crop else (picture.width, picture.height)
-    result = VideoFrame(width, height, "yuv420p")
-    for index, (source, target) in enumerate(zip(picture.planes, result.planes, strict=True)):
-        rows = np.frombuffer(cast(memoryview, target), np.uint8).reshape(target.height, target.line_size)
-        pixels = np.frombuffer(cast(memoryview, source), np.uint8).reshape(source.height, source.line_size)
-        pixels = pixels[: target.height, : target.width]
-        rows[:, : target.width] = (
-            cv2.LUT(pixels, _LIMIT_CHROMA if index else _LIMIT_LUMA) if limit_range else pixels
-        )
-    full_range = picture.format.name == "yuvj420p" and not limit_range
-    result.color_range = _FULL if full_range else _LIMITED if limit_range else picture.color_range
-    result.colorspace = picture.colorspace
-    result.color_primaries = picture.color_primaries
-    result.color_trc = picture.color_trc
-    return result
+def _limited(picture: VideoFrame) -> VideoFrame:
+    limited = blank_like(picture, picture.width, picture.height)
+    limited.color_range = LIMITED_RANGE
+    levels = (_LIMIT_LUMA, _LIMIT_CHROMA, _LIMIT_CHROMA)
+    for target, source, table in zip(views(limited), views(picture), levels, strict=True):
+        cv2.LUT(source, table, target)
+    return limited
 
 
 def _context(name: str) -> VideoCodecContext:

@@ -20,9 +20,10 @@ from typing import TypeVar
 
 from av import VideoFrame
 
-from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, Codec, EncodedUnit, copy_picture, make_encoder
+from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, Codec, EncodedUnit, make_encoder
 from stream.frames import Frame, Tracks
 from stream.latest import Latest
+from stream.planes import writable
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ class _Run:
                 self._keyframe_due_at, self._keyframe_at = inf, monotonic()
         picture = hub._draw(frame.picture, shown.tracks)
         if picture is frame.picture:  # the decoder's own, and not only ours
-            picture = copy_picture(picture)
+            picture = writable(picture)
         timestamp = hub._clock.stamp(frame.time_s, repeat)
         unit = self._encoder.encode(picture, timestamp, keyframe, frame.captured_at)
         self._previous = shown

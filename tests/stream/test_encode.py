@@ -14,8 +14,9 @@ from aiortc.codecs.h264 import h264_depayload
 from aiortc.codecs.vpx import vp8_depayload
 from av.video.frame import PictureType
 
-from stream.encode import CLOCK_HZ, RATE_BUFFER_S, Codec, EncodedUnit, copy_picture, encodable, make_encoder
+from stream.encode import CLOCK_HZ, RATE_BUFFER_S, Codec, EncodedUnit, encodable, make_encoder
 from stream.errors import DeviceUnavailable
+from stream.planes import writable
 from stream.webrtc.payload import MAX_PAYLOAD, packetise_h264, split_annex_b
 
 Plane = npt.NDArray[np.uint8]
@@ -86,7 +87,7 @@ def encode_all(codec: Codec, pictures: Iterator[av.VideoFrame], rate: int = 30) 
 @both_codecs
 def test_every_unit_decodes_to_its_picture(codec: Codec) -> None:
     sent = list(moving(40))
-    units = encode_all(codec, (copy_picture(picture) for picture in sent))
+    units = encode_all(codec, (writable(picture) for picture in sent))
     decoder = Decoder(codec)
     differences = []
     for picture, unit in zip(sent, units, strict=True):
@@ -190,7 +191,7 @@ def test_a_limited_range_picture_is_not_copied() -> None:
 def test_a_copy_keeps_the_colour_description() -> None:
     picture = flat(65, 49, 90, "yuvj420p")
     picture.colorspace, picture.color_trc, picture.color_primaries = 1, 1, 1
-    copy = copy_picture(picture)
+    copy = writable(picture)
     assert (copy.width, copy.height, copy.color_range) == (65, 49, 2)
     assert (copy.colorspace, copy.color_trc, copy.color_primaries) == (1, 1, 1)
     for got, expected in zip(planes_of(copy), planes_of(picture), strict=True):

@@ -1,0 +1,51 @@
+"""The Y, U and V planes of a picture as arrays, and a copy of a picture that may be written to.
+
+Knows nothing of what is drawn or encoded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from av import VideoFrame
+
+Plane = npt.NDArray[np.uint8]
+Planes = tuple[Plane, Plane, Plane]
+
+LIMITED_RANGE, FULL_RANGE = 1, 2  # AVColorRange: MPEG (16-235) and JPEG (0-255)
+
+
+def views(picture: VideoFrame) -> Planes:
+    """The planes of a 4:2:0 picture as uint8 (height, width) over its own memory."""
+    y, u, v = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in picture.planes
+    )
+    return y, u, v
+
+
+def is_full_range(picture: VideoFrame) -> bool:
+    """Whether luma spans 0-255, as its format or its tag says."""
+    return picture.format.name == "yuvj420p" or picture.color_range == FULL_RANGE
+
+
+def blank_like(picture: VideoFrame, width: int, height: int) -> VideoFrame:
+    """A new yuv420p picture of that size with the colour description and time of ``picture``."""
+    blank = VideoFrame(width, height, "yuv420p")
+    blank.pts = picture.pts
+    if picture.time_base is not None:
+        blank.time_base = picture.time_base
+    blank.colorspace, blank.color_primaries = picture.colorspace, picture.color_primaries
+    blank.color_trc = picture.color_trc
+    blank.color_range = FULL_RANGE if is_full_range(picture) else picture.color_range
+    return blank
+
+
+def writable(picture: VideoFrame) -> VideoFrame:
+    """A yuv420p copy that is ours to write on, pixels and metadata; colours and time as they were."""
+    if picture.format.name not in ("yuv420p", "yuvj420p"):
+        return picture.reformat(format="yuv420p")
+    copy = blank_like(picture, picture.width, picture.height)
+    for target, source in zip(views(copy), views(picture), strict=True):
+        np.copyto(target, source)
+    return copy
