@@ -21,7 +21,7 @@ import cv2
 from stream.annotate import Annotator
 from stream.config import CameraConfig, EncoderConfig
 from stream.encode import Codec
-from stream.errors import LookoutError, SourceError, redact
+from stream.errors import LookoutError, SourceBroken, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
 from stream.metrics import Rate
@@ -227,6 +227,8 @@ class Camera:
                 if self.config.overlay == "smooth" and self._hubs:
                     # Also while nobody watches: a hub greets whoever joins with the newest picture.
                     self._show(frame, self._tracker.predict(frame.time_s))
+            if source.info.live and not self._stop.is_set():
+                raise SourceBroken(f"{redact(self.config.source)}: the stream ended; expected it to go on")
 
     def _next(self, source: Source) -> Frame | None:
         frame = source.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -33,6 +34,12 @@ class App:
 
     def camera(self, name: str) -> dict[str, Any]:
         return {camera["id"]: camera for camera in self.get("api/cameras")}[name]
+
+    def tell(self) -> None:
+        """Print what the server thinks, for the report of a failed test."""
+        with contextlib.suppress(OSError):
+            print(json.dumps(self.get("api/cameras"), indent=1))
+        print(self.log.read_text(errors="replace")[-4000:])
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -77,7 +84,11 @@ def running(*arguments: str, model: Path | None, log: Path) -> Iterator[App]:
         )
     try:
         app = App(process, log)
-        yield app
+        try:
+            yield app
+        except BaseException:
+            app.tell()
+            raise
         app.stop()
     finally:
         if process.poll() is None:
