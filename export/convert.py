@@ -93,7 +93,13 @@ def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path
     if is_contract(load(path)):
         return path
     folder = cache_dir or default_cache()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot keep the adapted model there ({error.strerror}); set XDG_CACHE_HOME, "
+            f"or adapt it first: lookout export {path} --out adapted.onnx"
+        ) from error
     cached = folder / f"{path.stem}-{sha256(path)[:16]}-{SCHEMA}.onnx"
     if cached.is_file():
         say(f"adapted     {path.name} earlier: {cached}")

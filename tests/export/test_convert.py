@@ -133,6 +133,12 @@ def test_nothing_is_cached_of_what_fails(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_a_cache_that_cannot_be_is_named(stranger: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match=r"cannot keep the adapted model there .* lookout export"):
+        ensure_contract(stranger, print, tmp_path / "file" / "cache")
+
+
 def test_a_checkpoint_is_not_run_live(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"PK\x03\x04 and so on")
