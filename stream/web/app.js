@@ -145,7 +145,9 @@ async function ask(path) {
 
 async function poll() {
   try {
-    reconcile(await ask("api/cameras"));
+    const cameras = await ask("api/cameras");
+    reconcile(cameras);
+    if (document.body.hasAttribute("data-cut-off")) onScreen.forEach((tile) => tile.welcome());
     if (polls++ % ABOUT_EVERY === 0) await about();
     say(fault && `The detector fails, so pictures come without boxes: ${fault}`);
     await Promise.all([...onScreen].map((tile) => tile.measure()));

@@ -16,7 +16,8 @@ export const WORDS = {
   stopped: "Stopped",
 };
 
-const FROZEN_AFTER_MS = 3000;
+const FROZEN_AFTER_MS = 3000; // and at least so many
+const FROZEN_AFTER_FRAMES = 5;
 
 export class Tile {
   #part;
@@ -26,6 +27,7 @@ export class Tile {
   #playing = false;
   #connection = "idle";
   #reason = "";
+  #connectedAt = 0;
   #reading = false;
 
   /** @param {object} camera  one entry of /api/cameras */
@@ -69,6 +71,11 @@ export class Tile {
     else this.#player.stop();
   }
 
+  /** The server is back after an absence: it may know nothing of our session. */
+  welcome() {
+    if (this.#meter.silentMs > 1000) this.#player.renew();
+  }
+
   /** @param {boolean} alone  whether this tile has the page to itself */
   link(alone) {
     const stage = this.#part(".stage");
@@ -91,6 +98,7 @@ export class Tile {
     } finally {
       this.#reading = false;
     }
+    if (this.#frozen) this.#player.renew();
     this.#show();
   }
 
@@ -108,6 +116,7 @@ export class Tile {
   #connected(state, reason) {
     this.#connection = state;
     this.#reason = reason;
+    if (state === "connected") this.#connectedAt = performance.now();
     if (state !== "connected") {
       this.#playing = false;
       this.#meter.forget();
@@ -137,10 +146,16 @@ export class Tile {
     if (this.#connection === "waiting") {
       return { title: "Joining again", reason: this.#reason, tone: "down" };
     }
-    if (this.#playing && this.#meter.silentMs > FROZEN_AFTER_MS && !document.hidden) {
-      return { title: "Frozen", reason: "the camera is live, but no picture arrives here", tone: "down" };
-    }
     return this.#playing ? { title: "Live", reason: "", tone: "live" } : { title: "Joining", reason: "", tone: "wait" };
+  }
+
+  /** Camera and connection are up, but no pictures come: this session is dead, whatever it says. */
+  get #frozen() {
+    const { state, overlay, fps, detect_fps } = this.#camera;
+    if (state !== "live" || this.#connection !== "connected" || document.hidden) return false;
+    const rate = overlay === "exact" ? detect_fps : fps;
+    const silentMs = Math.min(this.#meter.silentMs, performance.now() - this.#connectedAt);
+    return silentMs > Math.max(FROZEN_AFTER_MS, (1000 * FROZEN_AFTER_FRAMES) / (rate || 1));
   }
 
   #figures({ fps, codec, width, height, kbps, roundTripMs, displayMs, lost }) {

@@ -53,6 +53,13 @@ export class WhepPlayer {
     if (this.#wanted && !this.#peer) this.#join();
   }
 
+  /** Join again at once: the present session gives no pictures. */
+  renew() {
+    if (!this.#wanted) return;
+    this.#leave();
+    this.#join();
+  }
+
   async #join() {
     clearTimeout(this.#timer);
     this.#onState("joining", "");
