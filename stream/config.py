@@ -65,13 +65,17 @@ class ServerConfig(_Section):
 
 
 class DetectorConfig(_Section):
-    """Which model runs, where, and from which score a detection counts."""
+    """Which model runs, where, and from which score a detection counts.
+
+    ``threads`` are those of one run on the CPU; ``max_batch`` is how many cameras may share a run.
+    None chooses by the device (``stream/session.py``, ``stream/pipeline.py``).
+    """
 
     model: str = "lookout-nano"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     score_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    max_batch: Annotated[int, Field(ge=1, le=64)] = 4
+    max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
 class EncoderConfig(_Section):

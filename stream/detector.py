@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from time import perf_counter
 
@@ -60,6 +61,14 @@ class Detector:
         self.session = session.onnx
         self._images = self.last_images = self._blank(1)
         self._reformatters: OrderedDict[tuple[int, int, str], VideoReformatter] = OrderedDict()
+
+    def twin(self) -> Detector:
+        """Another detector on the same session, with buffers of its own, for another thread."""
+        twin = copy(self)
+        twin.run_seconds = twin.last_run_s = 0.0
+        twin._images = twin.last_images = twin._blank(1)
+        twin._reformatters = OrderedDict()
+        return twin
 
     def detect(self, pictures: Sequence[VideoFrame], score_threshold: float) -> list[Detections]:
         """Detect in decoded video frames of any sizes and pixel formats, as one batch.

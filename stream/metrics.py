@@ -78,7 +78,7 @@ class PipelineCollector(Collector):
         yield CounterMetricFamily(
             "lookout_inference_seconds",
             "Seconds inside session.run.",
-            value=self._pipeline.detector.run_seconds,
+            value=self._pipeline.run_seconds,
         )
         yield CounterMetricFamily(
             "lookout_batches", "Calls of the detector.", value=float(self._pipeline.batches)

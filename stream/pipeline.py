@@ -1,9 +1,12 @@
-"""The path of a frame: every camera's newest frame -> one detector thread -> that camera's tracker.
+"""The path of a frame: every camera's newest frame -> a detector thread -> that camera's tracker.
 
     camera -- decode thread --> Latest[Frame] --> detector thread (batches) --> tracker --> hub
 
-The detector thread takes at most one frame of each camera into a batch and begins where it left
-off, so that under overload no camera starves. Knows nothing of HTTP, WebRTC or torch.
+On CUDA one detector thread batches the cameras. On CPU a batch is no faster than its pictures one
+by one, and a run spread over cores wastes a third of them at its barriers, so there are several
+threads with a run each; results are handed over in the order in which the frames were taken. A
+thread takes at most one frame of each camera and begins where the last one left off, so that under
+overload no camera starves. Knows nothing of HTTP, WebRTC or torch.
 """
 
 from __future__ import annotations
@@ -16,16 +19,26 @@ from stream.camera import Camera
 from stream.config import AppConfig
 from stream.detector import Detector
 from stream.errors import SignallingError
-from stream.frames import Frame
+from stream.frames import Detections, Frame
+from stream.session import usable_cores
 from stream.tracking import TrackerParameters
 
 log = logging.getLogger(__name__)
 
+MOST_WORKERS = 4
+CUDA_BATCH = 8
+STOP_TIMEOUT_S = 1.5
+
+Batch = list[tuple[Camera, Frame]]
+
 
 class Pipeline:
-    """All cameras and the one detector that serves them.
+    """All cameras and the one model that serves them.
 
-    ``fault`` says why the detector last failed, and is None while it works.
+    Attributes:
+        detector: as given; its twins share its session.
+        batches: runs of the model so far.
+        fault: why the model last failed; None while it works.
     """
 
     def __init__(self, config: AppConfig, detector: Detector) -> None:
@@ -37,29 +50,47 @@ class Pipeline:
             name: Camera(name, camera, config.encoder, detector.spec.names, self.tracking, self._awake)
             for name, camera in config.cameras.items()
         }
-        self._max_batch = config.detector.max_batch
-        self._wake = threading.Event()
+        on_cpu = detector.device == "cpu"
+        self._max_batch = config.detector.max_batch or (1 if on_cpu else CUDA_BATCH)
+        workers = min(MOST_WORKERS, max(1, usable_cores() // detector.threads)) if on_cpu else 1
+        self._detectors = [detector, *(detector.twin() for _ in range(workers - 1))]
+        self._threads = [
+            threading.Thread(target=self._detect_for_ever, args=(each,), name=f"detect-{number}", daemon=True)
+            for number, each in enumerate(self._detectors)
+        ]
         self._stop = threading.Event()
-        self._first = 0
-        self._thread = threading.Thread(target=self._detect_for_ever, name="detect", daemon=True)
+        self._waiting = threading.Condition()
+        self._first = 0  # the camera that is asked first
+        self._taken = 0  # batches handed out
+        self._turn = threading.Condition()
+        self._delivered = 0  # batches whose results were handed over, in order
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds spent inside ``session.run`` so far, all threads together."""
+        return sum(detector.run_seconds for detector in self._detectors)
 
     def start(self) -> None:
         """Start every camera; one that is down does not hold back the others."""
         for camera in self.cameras.values():
             camera.start()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop all threads; returns within about two seconds whatever a source does."""
-        deadline = monotonic() + 1.5
+        deadline = monotonic() + STOP_TIMEOUT_S
         self._stop.set()
-        self._wake.set()
         for camera in self.cameras.values():
             camera.request_stop()
+        self._awake()
+        with self._turn:
+            self._turn.notify_all()
         for camera in self.cameras.values():
             camera.join(max(0.1, deadline - monotonic()))
-        if self._thread.is_alive():
-            self._thread.join(max(0.1, deadline - monotonic()))
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.1, deadline - monotonic()))
 
     def camera(self, camera_id: str) -> Camera:
         """The camera of that id.
@@ -73,19 +104,45 @@ class Pipeline:
         return self.cameras[camera_id]
 
     def _awake(self) -> None:
-        self._wake.set()
+        with self._waiting:
+            self._waiting.notify_all()
 
-    def _detect_for_ever(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            while not self._stop.is_set() and (batch := self._collect()):
-                self._detect(batch)
+    def _detect_for_ever(self, detector: Detector) -> None:
+        while (taken := self._take()) is not None:
+            ticket, batch = taken
+            found = self._detect(detector, batch)
+            if not self._await_turn(ticket):
+                return
+            if found is not None:
+                self._deliver(batch, found)
+            with self._turn:
+                self._delivered += 1
+                self._turn.notify_all()
 
-    def _collect(self) -> list[tuple[Camera, Frame]]:
+    def _deliver(self, batch: Batch, found: list[Detections]) -> None:
+        """Hand results to their cameras; called by one thread at a time, in order."""
+        self.fault = None
+        self.batches += 1
+        for (camera, frame), detections in zip(batch, found, strict=True):
+            try:
+                camera.detected(frame, detections)
+            except Exception:  # one camera's fault must not end detection for the others
+                log.exception("camera %s: tracking or showing a frame failed", camera.id)
+
+    def _take(self) -> tuple[int, Batch] | None:
+        """Wait for frames; their place in the order and the frames. None when stopped."""
+        with self._waiting:
+            while not self._stop.is_set():
+                if batch := self._collect():
+                    self._taken += 1
+                    return self._taken - 1, batch
+                self._waiting.wait()
+        return None
+
+    def _collect(self) -> Batch:
         """The newest waiting frame of each camera, at most ``max_batch``, in turn."""
         cameras = list(self.cameras.values())
-        batch: list[tuple[Camera, Frame]] = []
+        batch: Batch = []
         for offset in range(len(cameras)):
             position = (self._first + offset) % len(cameras)
             frame = cameras[position].pending.get(timeout_s=0)
@@ -96,17 +153,21 @@ class Pipeline:
                     break
         return batch
 
-    def _detect(self, batch: list[tuple[Camera, Frame]]) -> None:
+    def _detect(self, detector: Detector, batch: Batch) -> list[Detections] | None:
+        """The detections of each frame; None if the model failed."""
         try:
             # Weak detections too: the tracker's second stage wants them, and decides what is shown.
-            found = self.detector.detect([frame.picture for _, frame in batch], self.tracking.low_score)
-        except Exception as error:  # a failing detector must not take the pictures away
+            return detector.detect([frame.picture for _, frame in batch], self.tracking.low_score)
+        except Exception as error:  # a failing model must not take the pictures away
             if self.fault is None:
                 log.exception("the detector failed; pictures go on without boxes")
             self.fault = f"{type(error).__name__}: {error}"[:300]
             self._stop.wait(0.2)
-            return
-        self.fault = None
-        self.batches += 1
-        for (camera, frame), detections in zip(batch, found, strict=True):
-            camera.detected(frame, detections)
+            return None
+
+    def _await_turn(self, ticket: int) -> bool:
+        """Wait until every batch taken earlier was handed over; False when stopped."""
+        with self._turn:
+            while self._delivered != ticket and not self._stop.is_set():
+                self._turn.wait()
+        return not self._stop.is_set()

@@ -76,8 +76,12 @@ def default_threads() -> int:
     Throughput a CPU second counts here, not the latency of one run: on two cores a second thread took
     YOLOX-nano from 13 to 18 ms of CPU a run and made it no faster, while decoding and encoding waited.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_THREADS, usable // 2))
+    return max(1, min(MOST_THREADS, usable_cores() // 2))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open_cuda(path: Path, spec: ModelSpec, threads: int) -> Any | str:

@@ -175,14 +175,13 @@ def _watch(browser: Browser, app: _App, seconds: float) -> _Sample:
         wait_for(page, "lookout.shown.length > 0")
         page.wait_for_timeout(1000 * WARM_UP_S)
         offset_s, error_s = _clock_offset(page)
-        detector, batches = app.pipeline.detector, app.pipeline.batches
-        busy_s = detector.run_seconds
+        batches, busy_s = app.pipeline.batches, app.pipeline.run_seconds
         page.evaluate("lookout.shown.length = 0")
         page.wait_for_timeout(1000 * seconds / VISITS)
         visit = page.evaluate("lookout.shown")
         shown += [(index, shown_ms / 1000 + offset_s, *rest) for index, shown_ms, *rest in visit]
         inferences += app.pipeline.batches - batches
-        inference_s += detector.run_seconds - busy_s
+        inference_s += app.pipeline.run_seconds - busy_s
         clock_error_s = max(clock_error_s, error_s)
         page.context.close()
     latencies_ms = [

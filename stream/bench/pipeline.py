@@ -12,7 +12,6 @@ rounds, so that a drift of the machine's speed falls on both.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from stream.config import AppConfig, CameraConfig, DetectorConfig
 from stream.detector import Detector
 from stream.encode import CLOCK_HZ, make_encoder
 from stream.pipeline import Pipeline
+from stream.session import usable_cores
 
 ROUNDS = 3
 FRAMES = 100  # of each bare part and round
@@ -59,7 +59,7 @@ def run(seconds: float = 10.0, model: str = "lookout-nano") -> dict[str, Any]:
     with TemporaryDirectory(prefix="lookout-bench-") as folder:
         clip = clip_720p(Path(folder))
         rounds = [_measure(clip, detector, seconds) for _ in range(ROUNDS)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     efficiencies = [turn.fps * turn.parts_s / cores for turn in rounds]
     return {
         "efficiency": round(median(efficiencies), 3),

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from export.artifact import ModelSpec
 from stream.bench.drain import Drain, watched
-from stream.config import AppConfig, CameraConfig
+from stream.config import AppConfig, CameraConfig, DetectorConfig
 from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
@@ -168,7 +168,8 @@ def batch_one_model(path: Path) -> Path:
 def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path) -> None:
     broken = Detector(batch_one_model(tmp_path / "batch_one.onnx"), device="cpu")
     cameras = {name: CameraConfig(source="synthetic:320x240@30") for name in ("one", "two")}
-    pipeline = Pipeline(AppConfig(cameras=cameras), broken)
+    detector = DetectorConfig(max_batch=2)
+    pipeline = Pipeline(AppConfig(cameras=cameras, detector=detector), broken)
     hub = pipeline.cameras["one"].hub("h264")
     with watched(hub, Drain()):
         pipeline.start()
