@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; expected a .pt file that `lookout train` wrote")
+    other = f"{path}: not a checkpoint; expected a .pt file that `lookout train` wrote"
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(other)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint ({type(error).__name__}); expected a .pt file that `lookout train` wrote"
-        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(other) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a lookout checkpoint; expected a file that `lookout train` wrote")
     if content.get("version") != _VERSION or content.get("family") != FAMILY:

@@ -166,7 +166,7 @@ def _detections(
     A box that lies outside the picture, in the padding, is no detection; nor is one that is not a number.
     """
     count = int(np.count_nonzero((scores > 0) & (scores >= score_threshold)))  # they are descending
-    width, height = size
-    clipped = letterbox.to_source(boxes[:count]).clip(0, (width, height, width, height)).astype(np.float32)
-    inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    clipped = letterbox.to_source(boxes[:count])
+    np.clip(clipped, 0, np.array([*size, *size], np.float32), out=clipped)
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     return Detections(clipped[inside], scores[:count][inside], classes[:count][inside])

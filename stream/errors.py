@@ -7,6 +7,8 @@
     │   └── AdaptError               a signature no adapter recognises  (export/adapt.py)
     ├── ParityError                  the export differs from its model  (export/parity.py)
     ├── DataError, RecipeError       annotations, training recipes      (models/errors.py)
+    ├── CheckpointError              not a checkpoint of lookout train  (models/checkpoint.py)
+    ├── TrainingDiverged             the loss is no longer a number     (models/train.py)
     ├── DeviceUnavailable            asked-for hardware or backend is not there
     ├── SourceError                  a camera's fault, and only its own
     │   ├── SourceUnreachable        refused, no route, unknown host

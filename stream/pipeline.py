@@ -83,9 +83,9 @@ class Pipeline:
         self._stop.set()
         for camera in self.cameras.values():
             camera.request_stop()
-        self._awake()
-        with self._turn:
-            self._turn.notify_all()
+        for condition in (self._waiting, self._turn):
+            with condition:
+                condition.notify_all()
         for camera in self.cameras.values():
             camera.join(max(0.1, deadline - monotonic()))
         for thread in self._threads:
@@ -104,8 +104,9 @@ class Pipeline:
         return self.cameras[camera_id]
 
     def _awake(self) -> None:
+        """A frame has come: one idle detector thread is enough to take it."""
         with self._waiting:
-            self._waiting.notify_all()
+            self._waiting.notify()
 
     def _detect_for_ever(self, detector: Detector) -> None:
         while (taken := self._take()) is not None:
