@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from export.artifact import ModelSpec
 from stream.bench.drain import Drain, watched
-from stream.config import AppConfig, CameraConfig, DetectorConfig
+from stream.config import AppConfig, CameraConfig
 from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
@@ -132,20 +132,20 @@ def test_exact_overlay_draws_each_frames_own_tracks(bikes: Path, detector: Detec
         np.testing.assert_allclose(tracks.boxes, expected[pts].boxes, atol=1e-3)
 
 
-def batch_one_model(path: Path) -> Path:
-    """A contract file that runs with one picture and fails with two: its batch was baked in."""
+def black_only_model(path: Path) -> Path:
+    """A contract file that runs on a black picture, as in the warm-up, and fails on any other."""
     spec = ModelSpec(names=("thing",), input_height=32, input_width=32, family="test")
     nodes = [
-        helper.make_node("Reshape", ["images", "shape"], ["one"]),
-        helper.make_node("Cast", ["one"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["real"], ["most"], keepdims=0),
-        helper.make_node("Mul", ["most", "zero_scores"], ["scores"]),
+        helper.make_node("ReduceMax", ["images"], ["brightest"], keepdims=0),
+        helper.make_node("Cast", ["brightest"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["only_one", "index"], ["factor"]),
+        helper.make_node("Mul", ["zero_scores", "factor"], ["scores"]),
         helper.make_node("Identity", ["zero_boxes"], ["boxes"]),
         helper.make_node("Identity", ["zero_classes"], ["classes"]),
     ]
     graph = helper.make_graph(
         nodes,
-        "batch_one",
+        "black_only",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", 32, 32, 3])],
         [
             helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["B", 1, 4]),
@@ -153,7 +153,7 @@ def batch_one_model(path: Path) -> Path:
             helper.make_tensor_value_info("classes", TensorProto.INT64, ["B", 1]),
         ],
         [
-            onnx.numpy_helper.from_array(np.array([1, 32, 32, 3]), "shape"),
+            onnx.numpy_helper.from_array(np.zeros(1, np.float32), "only_one"),
             onnx.numpy_helper.from_array(np.zeros((1, 1), np.float32), "zero_scores"),
             onnx.numpy_helper.from_array(np.zeros((1, 1, 4), np.float32), "zero_boxes"),
             onnx.numpy_helper.from_array(np.zeros((1, 1), np.int64), "zero_classes"),
@@ -166,10 +166,8 @@ def batch_one_model(path: Path) -> Path:
 
 
 def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path) -> None:
-    broken = Detector(batch_one_model(tmp_path / "batch_one.onnx"), device="cpu")
-    cameras = {name: CameraConfig(source="synthetic:320x240@30") for name in ("one", "two")}
-    detector = DetectorConfig(max_batch=2)
-    pipeline = Pipeline(AppConfig(cameras=cameras, detector=detector), broken)
+    broken = Detector(black_only_model(tmp_path / "black_only.onnx"), device="cpu")
+    pipeline = Pipeline(AppConfig(cameras={"one": CameraConfig(source="synthetic:320x240@30")}), broken)
     hub = pipeline.cameras["one"].hub("h264")
     with watched(hub, Drain()):
         pipeline.start()
@@ -177,6 +175,7 @@ def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path) -> None:
             wait_until(lambda: pipeline.fault is not None)
             units = hub.units
             wait_until(lambda: hub.units > units + 20)
+            assert pipeline.cameras["one"].status().detected == 0
         finally:
             pipeline.stop()
 
