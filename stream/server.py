@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from stream.config import ServerConfig
@@ -27,8 +28,7 @@ from stream.webrtc.whep import WhepService
 
 WEB = Path(__file__).parent / "web"
 COOKIE = "lookout_token"
-# The page is all our own files: nothing inline, nothing from elsewhere. FastAPI's /docs loads its
-# viewer from a CDN and is left out of the policy.
+# The page is all our own files: nothing inline, nothing from elsewhere.
 PAGE_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -54,7 +54,8 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
         yield
         await whep.close()
 
-    app = FastAPI(title="lookout", version=version("lookout"), lifespan=lifespan)
+    # The viewer of /docs is served from here: cameras often live on networks without the internet.
+    app = FastAPIOffline(title="lookout", version=version("lookout"), lifespan=lifespan, redoc_url=None)
     app.include_router(whep.router)
     _add_guard(app, config)
     _add_api(app, pipeline)

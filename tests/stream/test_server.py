@@ -103,6 +103,8 @@ def test_health_page_and_openapi(client: TestClient) -> None:
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert "<script>" not in page.text
     assert "/api/cameras" in client.get("/openapi.json").json()["paths"]
+    docs = client.get("/docs").text
+    assert "https://" not in docs, "the documentation must not need the internet"
     about = client.get("/api/app").json()
     assert about["names"][0] == "person"
     assert "cpu" in about["device"].lower()
