@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.errors import RecipeError
+from models.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = """
+name: mine
+names: [person, car]
+data:
+  train:
+    - {annotations: a.json, images: pictures}
+schedule: {epochs: 3}
+"""
+
+
+def _load(folder: Path, text: str) -> None:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    load_recipe(path)
+
+
+def test_the_recipes_that_ship_are_valid() -> None:
+    recipes = sorted((ROOT / "configs" / "train").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        assert load_recipe(path).name == path.stem
+
+
+def test_a_short_recipe_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(GOOD)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.folder == Path("runs/mine")
+    assert recipe.names == ("person", "car")
+    assert recipe.data.train[0].labelled == "all"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("epochs: 3", "epocks: 3", r"schedule\.epocks: unknown key"),
+        ("epochs: 3", "epochs: many", r"schedule\.epochs: .*valid integer.* not 'many'"),
+        ("epochs: 3", "epochs: 0", r"schedule\.epochs: .*greater than or equal to 1.* not 0"),
+        ("epochs: 3", "epochs: 1", r"schedule: .*warmup_epochs 1\.0 must be less than epochs 1"),
+        ("images: pictures", "image: pictures", r"data\.train\.0\.images: is missing"),
+        ("images: pictures", "images: p, labelled: some", r"data\.train\.0\.labelled: .*'all' or 'partial'"),
+        ("name: mine", "name: ../mine", r"name: .*pattern.* not '\.\./mine'"),
+        ("[person, car]", "[person, person]", r"names has the same class twice"),
+        ("[person, car]", "person", r"names: .*valid tuple"),
+        (
+            "name: mine",
+            "name: mine\nmodel: {input_width: 400}",
+            r"model\.input_width: .*multiple of 32, not 400",
+        ),
+    ],
+)
+def test_mistakes_are_named_by_their_path(tmp_path: Path, before: str, after: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        _load(tmp_path, GOOD.replace(before, after))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_files_that_are_not_recipes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="not YAML"):
+        _load(tmp_path, "name: [unclosed")
+    with pytest.raises(RecipeError, match="expected keys such as name"):
+        _load(tmp_path, "just words")
