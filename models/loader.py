@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.augment import Augmentation, Sample, augmented
 from models.coco import Example
+from models.errors import DataError
 from models.losses import Target
 
 
@@ -30,7 +31,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class EpochSamples(Dataset[Sample]):
+class EpochSamples(Dataset[Sample | DataError]):
     """The random samples of one epoch; the i-th comes from the i-th picture."""
 
     examples: Sequence[Example]
@@ -43,9 +44,15 @@ class EpochSamples(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample | DataError:
+        """A sample, or why there is none: raised in a worker, it would arrive buried in a traceback."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        return augmented(self.examples, index, self.input_height, self.input_width, self.augmentation, rng)
+        try:
+            return augmented(
+                self.examples, index, self.input_height, self.input_width, self.augmentation, rng
+            )
+        except DataError as error:
+            return error
 
 
 def steps_per_epoch(examples: int, batch: int) -> int:
@@ -54,7 +61,11 @@ def steps_per_epoch(examples: int, batch: int) -> int:
 
 
 def epoch_batches(samples: EpochSamples, batch: int, workers: int) -> Iterator[Batch]:
-    """The batches of an epoch in random order; what does not fill a batch is left out."""
+    """The batches of an epoch in random order; what does not fill a batch is left out.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
     order = np.random.default_rng((samples.seed, samples.epoch)).permutation(len(samples)).tolist()
     chunks = [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(len(order), batch))]
     loader: DataLoader[Any] = DataLoader(
@@ -65,15 +76,23 @@ def epoch_batches(samples: EpochSamples, batch: int, workers: int) -> Iterator[B
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # leave the training's own random state alone
     )
-    yield from loader
+    for ready in loader:
+        if isinstance(ready, DataError):
+            raise ready
+        yield ready
 
 
-def _collate(samples: list[Sample]) -> Batch:
+def _collate(samples: list[Sample | DataError]) -> Batch | DataError:
+    good = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        good.append(sample)
     targets = [
         Target(*map(torch.from_numpy, (sample.boxes, sample.classes, sample.ignored, sample.partial)))
-        for sample in samples
+        for sample in good
     ]
-    return Batch(torch.from_numpy(np.stack([sample.image for sample in samples])), targets)
+    return Batch(torch.from_numpy(np.stack([sample.image for sample in good])), targets)
 
 
 def _start_worker(_: int) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from models.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
 from models.ema import MovingAverage
-from models.errors import RecipeError
+from models.errors import DataError, RecipeError
 from models.train import rate_at, train
 from models.validate import validate
 from models.yolox import Yolox, YoloxConfig
@@ -94,6 +94,13 @@ def test_another_recipe_does_not_continue_a_training(tmp_path: Path, shapes: Pat
         train(_recipe(tmp_path, shapes, 3))
     path = train(_recipe(tmp_path, shapes, 3), resume=False)
     assert load_checkpoint(path.with_name("last.pt"))[1].epoch == 3
+
+
+def test_a_broken_picture_is_one_line_from_a_worker_too(tmp_path: Path, shapes: Path) -> None:
+    (shapes.parent / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"3\.png: not a readable picture") as caught:
+        train(_recipe(tmp_path, shapes, 2, workers="1"))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
