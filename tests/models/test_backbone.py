@@ -12,6 +12,7 @@ from torch.nn import functional
 from models.backbone import (
     PIXEL_MEAN,
     PIXEL_STD,
+    DepthwiseConv2d,
     EfficientNetLite0,
     imagenet_weights_path,
     load_imagenet_weights,
@@ -91,3 +92,15 @@ def _classified(
         )
         logits = functional.relu6(x).mean((2, 3)) @ package["_fc.weight"].T + package["_fc.bias"]
     return int(logits.argmax())
+
+
+def test_depthwise_convolutions_stay_exact_under_autocast() -> None:
+    layer = DepthwiseConv2d(8, 5, padding=2)
+    x = torch.rand(1, 8, 12, 12).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    reference = functional.conv2d(x.double(), layer.weight.double(), padding=2, groups=8)
+    assert found.dtype == torch.bfloat16
+    difference = (found.double() - reference).abs()
+    print(f"max {difference.max():.2e} mean {difference.mean():.2e}")
+    assert (difference <= reference.abs() * 2**-8 + 1e-6).all()  # one rounding, at the end
