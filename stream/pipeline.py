@@ -87,10 +87,10 @@ class Pipeline:
             with condition:
                 condition.notify_all()
         for camera in self.cameras.values():
-            camera.join(max(0.1, deadline - monotonic()))
+            camera.join(max(0.0, deadline - monotonic()))
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(max(0.1, deadline - monotonic()))
+                thread.join(max(0.0, deadline - monotonic()))
 
     def camera(self, camera_id: str) -> Camera:
         """The camera of that id.
@@ -114,19 +114,22 @@ class Pipeline:
             found = self._detect(detector, batch)
             if not self._await_turn(ticket):
                 return
-            if found is not None:
-                self._deliver(batch, found)
+            self._deliver(batch, found)
             with self._turn:
                 self._delivered += 1
                 self._turn.notify_all()
 
-    def _deliver(self, batch: Batch, found: list[Detections]) -> None:
+    def _deliver(self, batch: Batch, found: list[Detections | None]) -> None:
         """Hand results to their cameras; called by one thread at a time, in order."""
-        self.fault = None
         self.batches += 1
+        if None not in found:
+            self.fault = None
         for (camera, frame), detections in zip(batch, found, strict=True):
             try:
-                camera.detected(frame, detections)
+                if detections is None:
+                    camera.undetected(frame)
+                else:
+                    camera.detected(frame, detections)
             except Exception:  # one camera's fault must not end detection for the others
                 log.exception("camera %s: tracking or showing a frame failed", camera.id)
 
@@ -154,17 +157,19 @@ class Pipeline:
                     break
         return batch
 
-    def _detect(self, detector: Detector, batch: Batch) -> list[Detections] | None:
-        """The detections of each frame; None if the model failed."""
+    def _detect(self, detector: Detector, batch: Batch) -> list[Detections | None]:
+        """The detections of each frame; None for one that the model failed on."""
         try:
             # Weak detections too: the tracker's second stage wants them, and decides what is shown.
-            return detector.detect([frame.picture for _, frame in batch], self.tracking.low_score)
+            return [*detector.detect([frame.picture for _, frame in batch], self.tracking.low_score)]
         except Exception as error:  # a failing model must not take the pictures away
+            if len(batch) > 1:  # one camera's picture must not cost the others their boxes
+                return [found for each in batch for found in self._detect(detector, [each])]
             if self.fault is None:
                 log.exception("the detector failed; pictures go on without boxes")
             self.fault = f"{type(error).__name__}: {error}"[:300]
             self._stop.wait(0.2)
-            return None
+            return [None]
 
     def _await_turn(self, ticket: int) -> bool:
         """Wait until every batch taken earlier was handed over; False when stopped."""

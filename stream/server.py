@@ -20,7 +20,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
-from stream.config import ServerConfig
+from stream.config import ServerConfig, is_loopback
 from stream.errors import LookoutError, SignallingError, redact
 from stream.metrics import exposition
 from stream.pipeline import Pipeline
@@ -74,11 +74,16 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
 
 
 def _add_guard(app: FastAPI, config: ServerConfig) -> None:
-    token = config.token.get_secret_value().encode() if config.token else None
+    token = None if config.token is None else config.token.get_secret_value().encode()
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Handler) -> Response:
-        if token is None or request.url.path == "/healthz":
+        if token is None:
+            # Another site's page, whose name was made to resolve to this machine, is not a local client.
+            if is_loopback(request.url.hostname or ""):
+                return await call_next(request)
+            return JSONResponse({"error": "open this by the address it listens on, such as 127.0.0.1"}, 403)
+        if request.url.path == "/healthz":
             return await call_next(request)
         offered = request.query_params.get("token") if request.url.path == "/" else None
         if offered is not None and hmac.compare_digest(offered.encode(), token):

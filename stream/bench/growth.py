@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from export.catalogue import resolve_model
 from stream.bench.drain import Drain, watched
 from stream.config import AppConfig, CameraConfig
 from stream.detector import Detector
@@ -24,14 +23,14 @@ CAMERAS, SOURCE, CAMERA_FPS = 4, "synthetic:640x360@30", 30
 WARM_UP_S = 10.0
 
 
-def run(seconds: float = 600.0, model: str = "lookout-nano") -> dict[str, Any]:
+def run(model: str, seconds: float = 600.0) -> dict[str, Any]:
     """Overload one detector for ``seconds`` after a warm-up.
 
     Returns:
         ``age_ms_first`` and ``age_ms_last``: median age in the first and last fifth; ``..._per_minute``:
         slopes of a straight line through all samples; ``asked_fps`` over ``detected_fps``: the overload.
     """
-    detector = Detector(resolve_model(model), device="cpu", threads=1)
+    detector = Detector(model, device="cpu", threads=1)
     cameras = {f"camera{number}": CameraConfig(source=SOURCE) for number in range(CAMERAS)}
     pipeline = Pipeline(AppConfig(cameras=cameras), detector)
     drain = Drain()
@@ -60,7 +59,7 @@ def run(seconds: float = 600.0, model: str = "lookout-nano") -> dict[str, Any]:
 
 def _sample(pipeline: Pipeline, drain: Drain, elapsed_s: float) -> tuple[float, float, float, float]:
     """(elapsed s, age of the newest detection ms, of the newest encoded picture ms, memory MB)."""
-    age_ms = median(camera.status().frame_age_ms for camera in pipeline.cameras.values())
+    age_ms = median(camera.status().frame_age_ms or 0.0 for camera in pipeline.cameras.values())
     return elapsed_s, age_ms, 1000 * drain.age_s, psutil.Process().memory_info().rss / 1e6
 
 

@@ -23,7 +23,6 @@ from typing import Any
 import av
 from av import VideoFrame
 
-from export.catalogue import resolve_model
 from stream.bench.clips import HEIGHT, WIDTH, clip_720p
 from stream.bench.drain import Drain, wait_for, watched
 from stream.config import AppConfig, CameraConfig, DetectorConfig
@@ -53,9 +52,9 @@ class _Round:
         return self.decode_s + self.run_s + self.encode_s
 
 
-def run(seconds: float = 10.0, model: str = "lookout-nano") -> dict[str, Any]:
+def run(model: str, seconds: float = 10.0) -> dict[str, Any]:
     """Measure ``ROUNDS`` rounds, the whole path for ``seconds`` in each; medians are reported."""
-    detector = Detector(resolve_model(model), device="cpu")
+    detector = Detector(model, device="cpu")
     with TemporaryDirectory(prefix="lookout-bench-") as folder:
         clip = clip_720p(Path(folder))
         rounds = [_measure(clip, detector, seconds) for _ in range(ROUNDS)]

@@ -34,7 +34,6 @@ class SourceOptions:
             of a live source; ``lossless`` hands over every picture, as fast as it is taken.
         stall_s: without a picture for so long, reading raises ``SourceTimeout``.
         open_timeout_s: opening takes no longer than this, then raises ``SourceTimeout``.
-        backend: what demuxes and decodes; ``auto`` is PyAV.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -42,7 +41,6 @@ class SourceOptions:
     pace: Literal["realtime", "lossless"] = "realtime"
     stall_s: float = 5.0
     open_timeout_s: float = 5.0
-    backend: Literal["auto", "pyav"] = "auto"
 
 
 class Source(Protocol):

@@ -22,7 +22,8 @@ class StreamClock:
     a big jump in either direction (a camera that set its clock, a file that starts again) is closed.
     """
 
-    def __init__(self, frame_rate: float | None) -> None:
+    def __init__(self, frame_rate: float | None, longest_gap_s: float = _MAX_GAP_S) -> None:
+        self._longest_gap_s = longest_gap_s
         self._step_s = 1 / frame_rate if frame_rate else 0.04
         self._offset_s: float | None = None  # stream time minus the stream's own timestamps
         self._last_s = -1.0
@@ -47,7 +48,7 @@ class StreamClock:
 
     def _is_another_clock(self, time_s: float) -> bool:
         jump_s = time_s - self._expected_s
-        return jump_s < -_JITTER_S or jump_s > max(_MAX_GAP_S, 4 * self._step_s)
+        return jump_s < -_JITTER_S or jump_s > max(self._longest_gap_s, 4 * self._step_s)
 
 
 class Ending:

@@ -80,7 +80,7 @@ class PyavSource:
         sender_paces = source.sender_paces or (not source.is_file and self._container.duration is None)
         realtime = options.pace == "realtime"
         self.info = _info(self._stream, live=sender_paces or (options.loop and realtime))
-        self._clock = StreamClock(self.info.frame_rate)
+        self._clock = StreamClock(self.info.frame_rate, longest_gap_s=max(10.0, options.stall_s))
         self._pacer = Pacer(ending) if realtime and not sender_paces else None
         self._index = 0
         self._reading = threading.Lock()  # a container must not be closed under its reader

@@ -138,6 +138,10 @@ class Tracker:
         self._snapshot = snapshot
         return self._shown(snapshot, 0.0)
 
+    def clear(self) -> None:
+        """Forget every track, as when the picture is another one; ids go on where they were."""
+        self._snapshot = _Snapshot(np.zeros(0, _TRACK), self._snapshot.time_s, self._snapshot.gap_s)
+
     def predict(self, time_s: float) -> Tracks:
         """The tracks of the last update with their boxes as expected at ``time_s``."""
         snapshot = self._snapshot

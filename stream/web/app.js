@@ -48,7 +48,7 @@ function attend(tile, graceMs) {
 function chosen() {
   const [first] = tiles.keys();
   if (tiles.size === 1) return first;
-  const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  const id = location.hash.replace(/^#\/?/, ""); // an id has no characters that need escaping
   return tiles.has(id) ? id : null;
 }
 

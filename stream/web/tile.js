@@ -10,7 +10,6 @@ import { WhepPlayer } from "./whep.js";
 export const WORDS = {
   connecting: "Connecting",
   live: "Live",
-  stalled: "Stalled",
   reconnecting: "Reconnecting",
   ended: "Ended",
   stopped: "Stopped",

@@ -79,11 +79,22 @@ def test_a_wrong_value_never_prints_a_credential(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token", ["''", "short", "with space", "'пароль-длинный'"])
+def test_a_token_that_cannot_guard_is_refused(tmp_path: Path, token: str) -> None:
+    with pytest.raises(ConfigError, match=r"server\.token: expected 8 to 256 printable ASCII"):
+        load(tmp_path, f"server: {{host: 0.0.0.0, token: {token}}}\ncameras:\n  a: {{source: demo}}\n")
+
+
+def test_yaml_that_nests_without_end_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nested too deeply|not valid YAML"):
+        load(tmp_path, "[" * 5000)
+
+
 def test_the_token_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOOKOUT_TOKEN", "hunter2")
+    monkeypatch.setenv("LOOKOUT_TOKEN", "hunter2hunter2")
     config = load(tmp_path, "server: {host: 0.0.0.0}\ncameras:\n  a: {source: demo}\n")
     assert config.server.token is not None
-    assert config.server.token.get_secret_value() == "hunter2"
+    assert config.server.token.get_secret_value() == "hunter2hunter2"
     assert "hunter2" not in repr(config)
     assert override(config, {"server": {"port": 1}}).server.token == config.server.token
 
@@ -94,7 +105,7 @@ def test_cameras_of_a_command_line_get_short_distinct_names() -> None:
         "0",
         "/videos/My Street.mp4",
         "rtsp://u:p@192.0.2.7:554/x",
-        "rtsp://192.0.2.7/y",
+        "rtsp://a:P@ss@192.0.2.7/y",
         "synthetic:640x480@30",
     ]
     config = config_from_sources(sources, {}, {"overlay": "exact"})

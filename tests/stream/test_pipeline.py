@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import onnx
 import pytest
@@ -15,10 +16,11 @@ from onnx import TensorProto, helper
 
 from export.artifact import ModelSpec
 from stream.bench.drain import Drain, watched
-from stream.config import AppConfig, CameraConfig
+from stream.config import AppConfig, CameraConfig, DetectorConfig
 from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
+from stream.session import usable_cores
 from stream.sources import SourceOptions, open_source
 from stream.tracking import Tracker
 
@@ -165,19 +167,82 @@ def black_only_model(path: Path) -> Path:
     return path
 
 
-def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlay", ["smooth", "exact"])
+def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path, overlay: str) -> None:
     broken = Detector(black_only_model(tmp_path / "black_only.onnx"), device="cpu")
-    pipeline = Pipeline(AppConfig(cameras={"one": CameraConfig(source="synthetic:320x240@30")}), broken)
+    camera = CameraConfig.model_validate({"source": "synthetic:320x240@30", "overlay": overlay})
+    pipeline = Pipeline(AppConfig(cameras={"one": camera}), broken)
     hub = pipeline.cameras["one"].hub("h264")
     with watched(hub, Drain()):
         pipeline.start()
         try:
             wait_until(lambda: pipeline.fault is not None)
             units = hub.units
-            wait_until(lambda: hub.units > units + 20)
+            wait_until(lambda: hub.units > units + 10)
             assert pipeline.cameras["one"].status().detected == 0
         finally:
             pipeline.stop()
+
+
+def test_one_cameras_picture_costs_the_others_nothing(tmp_path: Path) -> None:
+    """In one batch, a black picture, which this model can do, and one it cannot."""
+    black = tmp_path / "black.mp4"
+    write_black_clip(black, side=64, count=40)
+    broken = Detector(black_only_model(tmp_path / "black_only.onnx"), device="cpu", threads=usable_cores())
+    cameras = {
+        "black": CameraConfig(source=str(black)),
+        "bright": CameraConfig(source="synthetic:320x240@30"),
+    }
+    config = AppConfig(cameras=cameras, detector=DetectorConfig(max_batch=2))
+    pipeline = Pipeline(config, broken)
+    pipeline.start()
+    try:
+        wait_until(lambda: pipeline.fault is not None and pipeline.cameras["black"].status().detected > 3)
+        assert pipeline.cameras["bright"].status().detected == 0
+    finally:
+        pipeline.stop()
+
+
+def write_black_clip(path: Path, side: int, count: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
+        for _ in range(count):
+            picture = VideoFrame(side, side, "yuv420p")
+            for plane, value in zip(picture.planes, (16, 128, 128), strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def test_another_picture_size_forgets_the_tracks_of_the_old(detector: Detector) -> None:
+    pipeline = Pipeline(AppConfig(cameras={"one": CameraConfig(source="demo")}), detector)
+    camera = pipeline.cameras["one"]
+    box = Detections(
+        np.array([[1000, 400, 1100, 700]], np.float32), np.array([0.9], np.float32), np.zeros(1, np.int64)
+    )
+    for index in range(10):
+        large = camera.detected(
+            Frame(VideoFrame(1280, 720, "yuv420p"), index, index / 25, time.monotonic()), box
+        )
+    assert len(large) == 1
+    small = Frame(VideoFrame(640, 360, "yuv420p"), 10, 10 / 25, time.monotonic())
+    assert len(camera.detected(small, Detections.empty())) == 0
+    half = Detections(box.boxes / 2, box.scores, box.classes)
+    for index in range(11, 21):
+        again = camera.detected(Frame(small.picture, index, index / 25, time.monotonic()), half)
+    assert again.ids[0] > large.ids[0]
+
+
+def test_an_unwatched_camera_still_has_a_snapshot(detector: Detector) -> None:
+    camera = CameraConfig(source="demo", detect="when-watched")
+    pipeline = Pipeline(AppConfig(cameras={"demo": camera}), detector)
+    pipeline.start()
+    try:
+        wait_until(lambda: pipeline.cameras["demo"].status().decoded > 2)
+        assert pipeline.cameras["demo"].snapshot() is not None
+    finally:
+        pipeline.stop()
 
 
 @pytest.mark.parametrize("overlay", ["smooth", "exact"])

@@ -20,7 +20,7 @@ from stream.errors import UsageError
 from stream.pipeline import Pipeline
 from stream.server import create_app
 
-SECRET = "hunter2"
+SECRET = "hunter2hunter2"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def pipeline(detector: Detector) -> Iterator[Pipeline]:
 
 @pytest.fixture
 def client(pipeline: Pipeline) -> Iterator[TestClient]:
-    with TestClient(create_app(pipeline, ServerConfig())) as client:
+    with TestClient(create_app(pipeline, ServerConfig()), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -125,6 +125,12 @@ def test_a_token_guards_everything_but_health(pipeline: Pipeline) -> None:
         assert (entered.status_code, entered.headers["location"]) == (303, "/")
         assert "HttpOnly" in entered.headers["set-cookie"]
         assert client.get("/api/cameras").status_code == 200  # by cookie
+
+
+def test_another_sites_name_for_this_machine_is_refused(client: TestClient) -> None:
+    """DNS rebinding: a page from elsewhere whose host name resolves to 127.0.0.1."""
+    for host, status in {"evil.example": 403, "localhost:8000": 200, "[::1]:8000": 200}.items():
+        assert client.get("/api/cameras", headers={"Host": host}).status_code == status
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:
