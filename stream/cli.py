@@ -57,7 +57,7 @@ def _log() -> None:
         raise UsageError(f"LOOKOUT_LOG is {level!r}; expected DEBUG, INFO, WARNING or ERROR")
     line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=level, format=line, stream=sys.stderr)
-    for noisy in ("aiortc", "aioice", "uvicorn"):
+    for noisy in ("aiortc", "aioice", "uvicorn", "onnx_ir", "onnxscript"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 

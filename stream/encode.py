@@ -32,6 +32,7 @@ NOMINAL_FRAME_RATE = 30.0
 RATE_BUFFER_S = 0.3
 # Rate control counts pictures, not seconds, so it must know the rate; beyond this factor it is told anew.
 RATE_TOLERANCE = 1.5
+LARGEST_SIDE = 16382  # even, and the most that both libx264 (16384) and libvpx (16383) take
 _RATE_SPAN = 16
 
 
@@ -44,6 +45,7 @@ class EncodedUnit:
     keyframe: bool  # decodable without anything before it
     captured_at: float  # time.monotonic() when the picture left the decoder
     size: int  # bytes of all payloads
+    repeat: bool = False  # an old picture sent again, with a timestamp later than its capture
 
 
 class Encoder(Protocol):
@@ -82,6 +84,8 @@ class _LibavEncoder:
         Raises:
             DeviceUnavailable: this build of FFmpeg lacks the encoder, or it refuses the size.
         """
+        if min(picture.width, picture.height) < 2:
+            raise self._refusal(picture, "no even size fits into it")
         picture = encodable(picture)
         self._measure(timestamp)
         shape = (
@@ -120,11 +124,14 @@ class _LibavEncoder:
             context.color_trc = picture.color_trc
             context.open()
         except FFmpegError as error:
-            raise DeviceUnavailable(
-                f"cannot encode {picture.width}x{picture.height} with {type(self).__name__}: {error.strerror}; "
-                "expected a size from 16x16 to 4096x4096 and a PyAV with libx264 and libvpx"
-            ) from error
+            raise self._refusal(picture, error.strerror) from error
         return context
+
+    def _refusal(self, picture: VideoFrame, reason: str) -> DeviceUnavailable:
+        return DeviceUnavailable(
+            f"cannot encode {picture.width}x{picture.height} with {type(self).__name__}: {reason}; expected "
+            f"sides from 2 to {LARGEST_SIDE} pixels and a PyAV with libx264 and libvpx"
+        )
 
     def _measure(self, timestamp: int) -> None:
         if self._last_timestamp is not None:

@@ -19,7 +19,6 @@ class Drain(Viewer):
     age_s = 0.0
 
     def offer(self, unit: EncodedUnit) -> None:
-        self.taken += 1
         self.age_s = monotonic() - unit.captured_at
 
 

@@ -2,8 +2,9 @@
 
 aiortc does what is slow to write and quick to run: SDP, ICE, DTLS. What runs for each packet is
 ours: ``_Sender`` stands where aiortc's own RTCRtpSender would, numbers the hub's ready-made
-payloads, encrypts them and hands them to the socket, all without a task or an await. Knows
-nothing of cameras, hubs or HTTP.
+payloads, encrypts them and hands them to the socket, all without a task or an await.
+``PacketCounter``, which only the benchmark of viewers uses, is here because it reaches in as well.
+Knows nothing of cameras, hubs or HTTP.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from aiortc.rtp import (
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from aiortc.stats import RTCStatsReport
 
-from stream.encode import CLOCK_HZ, Codec
+from stream.encode import CLOCK_HZ, Codec, EncodedUnit
 from stream.errors import DeviceUnavailable, SignallingError
 from stream.webrtc.rtp import ABS_SEND_TIME, MID, PLAYOUT_DELAY, RtpFormat, RtpStream, ntp_time
 from stream.webrtc.sdp import Trickled
@@ -75,6 +76,7 @@ class Peer:
 
     @property
     def packets_sent(self) -> int:
+        """For tests: a viewer in a frozen process cannot say what it was sent."""
         return self._sender.packets_sent
 
     async def answer(self, offer: str, codec: Codec) -> str:
@@ -141,7 +143,7 @@ class _Sender:
         self._stream_id, self._track_id = replaced._stream_id, str(uuid.uuid4())
         self._enabled = True
         self._cname = ""
-        self._captured_at = 0.0
+        self._newest: EncodedUnit | None = None  # that is no repeat
         self._stream: RtpStream | None = None
         self._retry: asyncio.TimerHandle | None = None
         setattr(transceiver, SENDER_SLOT, self)
@@ -200,13 +202,13 @@ class _Sender:
     # What is ours
 
     def report(self) -> None:
-        stream = self._stream
-        if stream is None or not stream.packets:
+        stream, newest = self._stream, self._newest
+        if stream is None or newest is None:
             return
         info = RtcpSenderInfo(
-            # The instant that the last timestamp stands for: receivers can tell how old a picture is.
-            ntp_timestamp=ntp_time(time.time() - (time.monotonic() - self._captured_at)),
-            rtp_timestamp=stream.last_timestamp,
+            # The instant that the timestamp stands for: receivers can tell how old a picture is.
+            ntp_timestamp=ntp_time(time.time() - (time.monotonic() - newest.captured_at)),
+            rtp_timestamp=newest.timestamp & 0xFFFFFFFF,
             packet_count=stream.packets & 0xFFFFFFFF,
             octet_count=stream.octets & 0xFFFFFFFF,
         )
@@ -240,7 +242,8 @@ class _Sender:
             unit = self._viewer.take()
             if unit is None:
                 return
-            self._captured_at = unit.captured_at
+            if not unit.repeat:
+                self._newest = unit
             for packet in stream.packetised(unit, time.time()):
                 socket.sendto(protect(packet), address)
 

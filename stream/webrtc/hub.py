@@ -13,7 +13,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
 from typing import TypeVar
@@ -62,17 +62,16 @@ class Hub:
         bitrate: bits a second.
         lossless: ``show`` waits for the encoder instead of dropping (offline runs and tests).
 
-    ``shown`` counts pictures offered while somebody watched, ``dropped`` those of them that were
-    never encoded, ``repeats`` pictures encoded again because a keyframe was needed and no new one came.
-    ``publish_age_s`` is how old the newest unit was when it was given to the viewers.
+    ``dropped`` counts pictures offered while somebody watched that were never encoded.
+    ``publish_age_s`` is how old the newest unit that is no repeat was when it was given to the viewers.
+    ``keyframes`` and ``encoder_starts`` are for tests: nothing else tells what the viewers share.
     """
 
     def __init__(self, name: str, draw: Draw, *, codec: Codec, bitrate: int, lossless: bool = False) -> None:
         self.name = name
         self.codec = codec
-        self.shown = self.dropped = self.repeats = 0
-        self.units = self.keyframes = self.bytes = 0
-        self.encoder_starts = 0
+        self.dropped = self.units = self.bytes = 0
+        self.keyframes = self.encoder_starts = 0
         self.publish_age_s: float | None = None
         self._draw = draw
         self._bitrate = bitrate
@@ -95,7 +94,6 @@ class Hub:
         shown = self._newest = _Shown(self._number, frame, tracks)
         run = self._run
         if run is not None:
-            self.shown += 1
             run.inbox.put(shown)
 
     def join(self, viewer: Viewer) -> None:
@@ -145,7 +143,8 @@ class Hub:
         if run is not self._run:
             return
         self.units += 1
-        self.publish_age_s = monotonic() - unit.captured_at
+        if not unit.repeat:
+            self.publish_age_s = monotonic() - unit.captured_at
         self.keyframes += unit.keyframe
         self.bytes += unit.size
         for viewer in tuple(self._viewers):
@@ -192,7 +191,7 @@ class _Run:
         try:
             self._loop.call_soon_threadsafe(function, self, argument)
         except RuntimeError:  # the loop has been closed, and every viewer with it
-            self._stopping.set()
+            self.stop()
 
     def need_keyframe(self, gap_s: float, newest: _Shown | None) -> None:
         """Make a keyframe ``gap_s`` after the last at the earliest; of ``newest`` if nothing newer comes."""
@@ -210,6 +209,8 @@ class _Run:
         except Exception as error:
             log.exception("hub %s: drawing or encoding failed; its viewers are closed", self._hub.name)
             self.call(self._hub._end, f"{type(error).__name__}: {error}")
+        finally:
+            self.inbox.close()  # a lossless ``show`` may be waiting for it to be emptied
         self._hub._frame_rate = self._encoder.frame_rate
 
     def _pick(self) -> tuple[_Shown, bool] | None:
@@ -219,6 +220,9 @@ class _Run:
         """
         while not self._stopping.is_set():
             shown = self.inbox.get(self._patience_s()) or self._previous
+            if shown is not None and not self._lossless:
+                # What woke us for a keyframe may be older than what was shown meanwhile.
+                shown = self._hub._newest or shown
             due = monotonic() >= self._keyframe_due_at
             if shown is not None and (due or shown is not self._previous):
                 return shown, due
@@ -232,7 +236,6 @@ class _Run:
     def _encode(self, shown: _Shown, keyframe: bool) -> EncodedUnit:
         hub, frame, previous = self._hub, shown.frame, self._previous
         repeat = shown is previous
-        hub.repeats += repeat
         if previous is not None and not repeat:
             hub.dropped += shown.number - previous.number - 1
         if keyframe:
@@ -244,7 +247,7 @@ class _Run:
         timestamp = hub._clock.stamp(frame.time_s, repeat)
         unit = self._encoder.encode(picture, timestamp, keyframe, frame.captured_at)
         self._previous = shown
-        return unit
+        return replace(unit, repeat=True) if repeat else unit
 
 
 class _RtpClock:

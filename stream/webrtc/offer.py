@@ -14,7 +14,7 @@ from aiortc.sdp import SessionDescription
 
 from stream.encode import Codec
 from stream.errors import SignallingError
-from stream.webrtc.sdp import without_unreachable_candidates
+from stream.webrtc.sdp import Trickled, check_count, parse_fragment, without_unreachable_candidates
 
 # Each section opens a transceiver, and until they are bundled a socket.
 MAX_MEDIA_SECTIONS = 4
@@ -25,21 +25,25 @@ class Offer:
     """A usable offer to receive video.
 
     ``codecs`` are those of ours it can receive, the preferred first, and may be empty; ``ufrags``
-    are its ICE user fragments.
+    are its ICE user fragments, ``candidates`` those that can be reached.
     """
 
     sdp: str
     codecs: tuple[Codec, ...]
     ufrags: frozenset[str]
+    candidates: frozenset[Trickled]
 
 
 def read_offer(sdp: str) -> Offer:
     """Check an offer; unreachable candidates are taken out.
 
     Raises:
-        SignallingError: 400, it is malformed or does not ask for exactly one video.
+        SignallingError: 400, it is malformed or does not ask for exactly one video; 413, it has too
+            many candidates.
     """
     sdp = without_unreachable_candidates(sdp)
+    candidates = parse_fragment(sdp).candidates
+    check_count(candidates)
     try:
         media = SessionDescription.parse(sdp).media
         fault = _fault(media)
@@ -49,7 +53,7 @@ def read_offer(sdp: str) -> Offer:
         raise SignallingError(f"malformed SDP: {str(error)[:200] or type(error).__name__}", 400) from error
     if fault is not None:
         raise SignallingError(fault, 400)
-    return Offer(sdp, codecs, ufrags)
+    return Offer(sdp, codecs, ufrags, frozenset(candidates))
 
 
 def _fault(media: list[Any]) -> str | None:

@@ -46,7 +46,6 @@ class RtpStream:
         self.format = format
         self.packets = 0
         self.octets = 0
-        self.last_timestamp = 0
         # The lower half: a wrap soon after the start can cost SRTP receivers their roll-over counter.
         self._sequence = secrets.randbelow(1 << 15)
         self._rtx_sequence = secrets.randbelow(1 << 15)
@@ -58,7 +57,7 @@ class RtpStream:
 
     def packetised(self, unit: EncodedUnit, unix_s: float) -> Iterator[bytes]:
         """The RTP packets of one unit, in order; ``unix_s`` is when they are sent."""
-        timestamp = self.last_timestamp = unit.timestamp & 0xFFFFFFFF
+        timestamp = unit.timestamp & 0xFFFFFFFF
         extensions = self._extensions(unix_s)
         last = len(unit.payloads) - 1
         for number, payload in enumerate(unit.payloads):

@@ -27,9 +27,7 @@ class Viewer:
         self.wake: Callable[[], None] = _nothing
         self.ended: Callable[[str], None] = _ignore
         self.request_keyframe: Callable[[], None] = _nothing
-        self.taken = 0
         self.dropped = 0
-        self.resyncs = 0
         self._limit = limit
         self._queue: deque[EncodedUnit] = deque()
         self._needs_keyframe = True
@@ -52,10 +50,7 @@ class Viewer:
 
     def take(self) -> EncodedUnit | None:
         """The next unit in order; None if nothing waits."""
-        if not self._queue:
-            return None
-        self.taken += 1
-        return self._queue.popleft()
+        return self._queue.popleft() if self._queue else None
 
     def hold(self, held: bool) -> None:
         """While held (the viewer has gone silent) everything is dropped; afterwards it starts again."""
@@ -70,7 +65,6 @@ class Viewer:
     def resync(self) -> None:
         """Drop what waits, ask for a keyframe and start again with it."""
         self.dropped += len(self._queue)
-        self.resyncs += 1
         self._queue.clear()
         self._needs_keyframe = True
         self.request_keyframe()

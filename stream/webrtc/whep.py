@@ -21,8 +21,8 @@ from stream.encode import Codec
 from stream.errors import SignallingError
 from stream.webrtc.aiortc_adapter import Peer
 from stream.webrtc.hub import Hub
-from stream.webrtc.offer import read_offer
-from stream.webrtc.sdp import Fragment, parse_fragment
+from stream.webrtc.offer import Offer, read_offer
+from stream.webrtc.sdp import Fragment, check_count, parse_fragment
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -57,16 +57,11 @@ class WhepService:
         self._closed = False
         self.router = self._routes()
 
-    @property
-    def viewers(self) -> int:
-        """Sessions that are open or being opened."""
-        return len(self._sessions)
-
     async def join(self, camera_id: str, sdp: str) -> tuple[str, str]:
         """Open a session for an SDP offer: (its id, the SDP answer).
 
         Raises:
-            SignallingError: 400, 404, 406 or 503.
+            SignallingError: 400, 404, 406, 413 or 503.
         """
         if self._closed or len(self._sessions) >= self._max_viewers:
             reason = "the server is closing" if self._closed else f"all {self._max_viewers} places are taken"
@@ -76,7 +71,7 @@ class WhepService:
             reason = "no common codec: expected H.264 baseline (packetization-mode 1) or VP8"
             raise SignallingError(reason, 406)
         hub = self._hub_for(camera_id, offer.codecs[0])
-        session = _Session(camera_id, hub, offer.ufrags, self._loopback_only)
+        session = _Session(camera_id, hub, offer, self._loopback_only)
         self._sessions[session.id] = session
         try:
             answer = await session.peer.answer(offer.sdp, hub.codec)
@@ -167,7 +162,7 @@ class WhepService:
 class _Session:
     """One viewer: its connection, its queue, its hub."""
 
-    def __init__(self, camera_id: str, hub: Hub, ufrags: frozenset[str], loopback_only: bool) -> None:
+    def __init__(self, camera_id: str, hub: Hub, offer: Offer, loopback_only: bool) -> None:
         self.id = secrets.token_urlsafe(16)
         self.etag = f'"{secrets.token_urlsafe(8)}"'
         self.camera_id = camera_id
@@ -178,7 +173,8 @@ class _Session:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._opened_at = monotonic()
         self._connected = False
-        self._ufrags = ufrags
+        self._ufrags = offer.ufrags
+        self._candidates = offer.candidates
         self.viewer.ended = self.end
         self.peer.connected = self._join
         self.peer.failed = self.end
@@ -199,11 +195,14 @@ class _Session:
         """Take candidates.
 
         Raises:
-            SignallingError: 422 for an ICE restart, 400 for a malformed candidate.
+            SignallingError: 422 for an ICE restart, 413 for too many, 400 for a malformed candidate.
         """
         if fragment.ufrag is not None and fragment.ufrag not in self._ufrags:
             raise SignallingError("an ICE restart is not supported: DELETE this session and POST anew", 422)
-        for candidate in fragment.candidates:
+        candidates = self._candidates.union(fragment.candidates)
+        check_count(candidates)
+        new, self._candidates = candidates - self._candidates, candidates
+        for candidate in new:
             await self.peer.add_candidate(candidate)
 
     def _join(self) -> None:

@@ -14,7 +14,15 @@ from aiortc.codecs.h264 import h264_depayload
 from aiortc.codecs.vpx import vp8_depayload
 from av.video.frame import PictureType
 
-from stream.encode import CLOCK_HZ, RATE_BUFFER_S, Codec, EncodedUnit, encodable, make_encoder
+from stream.encode import (
+    CLOCK_HZ,
+    LARGEST_SIDE,
+    RATE_BUFFER_S,
+    Codec,
+    EncodedUnit,
+    encodable,
+    make_encoder,
+)
 from stream.errors import DeviceUnavailable
 from stream.planes import writable
 from stream.webrtc.payload import MAX_PAYLOAD, packetise_h264, split_annex_b
@@ -243,9 +251,18 @@ def test_irregular_time_is_carried_through(codec: Codec) -> None:
 
 
 @both_codecs
-def test_an_impossible_size_is_one_clear_error(codec: Codec) -> None:
-    with pytest.raises(DeviceUnavailable, match=r"cannot encode 20000x4 .* expected a size"):
-        make_encoder(codec, 1_000_000).encode(av.VideoFrame(20000, 4, "yuv420p"), 0, False, 0.0)
+@pytest.mark.parametrize(("width", "height"), [(20000, 4), (4, LARGEST_SIDE + 4), (1, 40), (40, 1)])
+def test_an_impossible_size_is_one_clear_error(codec: Codec, width: int, height: int) -> None:
+    expected = rf"cannot encode {width}x{height} .* expected sides from 2 to {LARGEST_SIDE} pixels"
+    with pytest.raises(DeviceUnavailable, match=expected):
+        make_encoder(codec, 1_000_000).encode(av.VideoFrame(width, height, "yuv420p"), 0, False, 0.0)
+
+
+@both_codecs
+@pytest.mark.parametrize(("width", "height"), [(2, 2), (LARGEST_SIDE, 2), (2, LARGEST_SIDE)])
+def test_the_sizes_that_the_error_names_encode(codec: Codec, width: int, height: int) -> None:
+    unit = make_encoder(codec, 1_000_000).encode(flat(width, height, 90), 0, False, 0.0)
+    assert (unit.keyframe, unit.size > 0) == (True, True)
 
 
 @pytest.mark.parametrize(

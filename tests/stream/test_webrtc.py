@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import aioice
@@ -21,7 +22,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from aiortc.rtp import RtpPacket, unpack_header_extensions
+from aiortc.rtp import RtcpSrPacket, RtpPacket, unpack_header_extensions
 from av import VideoFrame
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -36,7 +37,8 @@ from stream.frames import Tracks
 from stream.webrtc import aiortc_adapter, whep
 from stream.webrtc.hub import Hub
 from stream.webrtc.rtp import HISTORY_PACKETS, RtpFormat, RtpStream, ntp_time
-from stream.webrtc.sdp import parse_fragment, without_unreachable_candidates
+from stream.webrtc.sdp import MAX_CANDIDATES, parse_fragment, without_unreachable_candidates
+from stream.webrtc.viewer import QUEUE_UNITS
 from stream.webrtc.whep import MAX_BODY_BYTES, WhepService
 from tests.aiortc_peer import AiortcPeer
 from tests.stream.test_encode import planes_of
@@ -101,10 +103,16 @@ class App:
         self._stop = threading.Event()
         self._camera = threading.Thread(target=self._play, name="camera")
 
+    @property
+    def sessions(self) -> int:
+        """Open or being opened."""
+        return len(self.service._sessions)
+
     def start(self) -> None:
         self._camera.start()
 
     def stop(self) -> None:
+        """Stop the camera; its viewers stay."""
         self._stop.set()
         self._camera.join()
 
@@ -184,7 +192,7 @@ async def test_two_peers_share_one_encoder_and_see_each_frame_at_its_time(codec:
         await until(lambda: hub.viewers == 1)
         await second.wait_for(lambda peer: peer.pictures >= 30)
         await second.leave()
-        assert app.service.viewers == 0
+        assert app.sessions == 0
         await until(lambda: not encoder_threads())
 
 
@@ -242,6 +250,79 @@ async def test_lost_packets_are_sent_again_or_repaired() -> None:
         await peer.leave()
 
 
+async def test_sender_reports_hold_on_to_the_pictures_capture_time_when_one_is_repeated() -> None:
+    """The pairs of wall clock and timestamp lie on one line, whatever is sent again for whom."""
+    pairs: list[tuple[float, int]] = []
+    async with running() as (app, http):
+        first, second = AiortcPeer(http, "door", codec="h264"), AiortcPeer(http, "door", codec="h264")
+        await first.join()
+        receiver: Any = first.connection.getTransceivers()[0].receiver
+        handle = receiver._handle_rtcp_packet
+
+        async def note(packet: Any) -> None:
+            if isinstance(packet, RtcpSrPacket):
+                info = packet.sender_info
+                pairs.append((info.ntp_timestamp / (1 << 32), info.rtp_timestamp))
+            await handle(packet)
+
+        receiver._handle_rtcp_packet = note
+        await first.wait_for(lambda peer: len(pairs) >= 1)
+        app.stop()
+        await asyncio.sleep(1.0)
+        sent = len(pairs)
+        await second.join()
+        await second.wait_for(lambda peer: peer.packet_count > 0)
+        await first.wait_for(lambda peer: len(pairs) >= sent + 2)
+        origins = [ntp_s - timestamp / 90_000 for ntp_s, timestamp in pairs]
+        print(f"{len(pairs)} reports, spread {max(origins) - min(origins):.4f} s")
+        assert max(origins) - min(origins) < 0.1
+        for peer in (first, second):
+            await peer.leave()
+
+
+async def test_a_full_socket_fills_no_memory_and_goes_on_when_it_has_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Loopback's UDP sockets never fill; one of the Unix family does after a few packets that nobody reads."""
+    async with running() as (app, http):
+        slow, other = AiortcPeer(http, "door"), AiortcPeer(http, "door")
+        for peer in (slow, other):
+            await peer.join()
+            await peer.wait_for(lambda peer: peer.pictures >= 5)
+        session = next(iter(app.service._sessions.values()))
+        address = str(tmp_path / "full")
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as writer,
+        ):
+            reader.bind(address)
+            reader.setblocking(False)
+            writer.setblocking(False)
+            writer.connect(address)
+            loop = asyncio.get_running_loop()
+            full, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=writer)
+            route = session.peer._sender._route
+            monkeypatch.setattr(session.peer._sender, "_route", lambda: (full, None))
+            await until(lambda: full.get_write_buffer_size() > 0)
+            waiting, dropped, pictures = full.get_write_buffer_size(), session.viewer.dropped, other.pictures
+            await asyncio.sleep(1.0)
+            print(f"{waiting} bytes wait, {session.viewer.dropped - dropped} units dropped")
+            assert full.get_write_buffer_size() == waiting, "nothing is added to a full socket"
+            assert session.viewer.dropped > dropped + RATE / 2
+            assert len(session.viewer._queue) <= QUEUE_UNITS
+            assert other.pictures - pictures > 0.8 * RATE
+            sent = session.peer.packets_sent
+            loop.add_reader(reader, lambda: reader.recv(4096))
+            await until(lambda: session.peer.packets_sent > sent + 20)
+            loop.remove_reader(reader)
+            monkeypatch.setattr(session.peer._sender, "_route", route)
+            full.abort()
+        pictures = slow.pictures
+        await slow.wait_for(lambda peer: peer.pictures > pictures + 5)
+        for peer in (slow, other):
+            await peer.leave()
+
+
 async def test_a_machine_without_a_network_is_watched_over_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: [])
     async with running() as (_, http):
@@ -264,7 +345,7 @@ async def test_a_killed_viewer_is_noticed_and_disturbs_nobody(monkeypatch: pytes
             await peer.wait_for(lambda peer: peer.pictures >= 5)
         await killed.kill()
         pictures, started_at = other.pictures, time.monotonic()
-        await until(lambda: app.service.viewers == 1, 8)
+        await until(lambda: app.sessions == 1, 8)
         elapsed_s = time.monotonic() - started_at
         print(
             f"noticed after {elapsed_s:.1f} s; the other got {other.pictures - pictures} pictures meanwhile"
@@ -299,7 +380,7 @@ async def test_a_frozen_process_disturbs_nobody_and_recovers(monkeypatch: pytest
         assert frozen.peer.packets_sent == sent, "nothing is sent to who does not listen"
         os.kill(process.pid, signal.SIGCONT)
         await until(lambda: frozen.peer.packets_sent > sent, 6)
-        assert app.service.viewers == 2
+        assert app.sessions == 2
         process.kill()
         await other.leave()
 
@@ -318,7 +399,7 @@ async def test_a_sender_that_breaks_ends_its_session_visibly(
             raise ArithmeticError("a bug of ours")
 
         monkeypatch.setattr(session.peer._sender._stream, "packetised", packetised)
-        await until(lambda: app.service.viewers == 1)
+        await until(lambda: app.sessions == 1)
         assert "a bug of ours" in caplog.text
         pictures = other.pictures
         await other.wait_for(lambda peer: peer.pictures > pictures + 10)
@@ -331,8 +412,8 @@ async def test_who_never_connects_is_let_go(monkeypatch: pytest.MonkeyPatch) -> 
     async with running() as (app, http):
         response = await http.post("/whep/door", content=OFFER, headers=SDP)
         assert response.status_code == 201
-        assert app.service.viewers == 1
-        await until(lambda: app.service.viewers == 0, 4)
+        assert app.sessions == 1
+        await until(lambda: app.sessions == 0, 4)
         assert app.hubs["h264"].units == 0, "nothing was encoded for it"
 
 
@@ -342,7 +423,7 @@ async def test_a_good_bye_is_noticed_at_once() -> None:
         await peer.join()
         await peer.wait_for(lambda peer: peer.pictures >= 3)
         await peer.close()
-        await until(lambda: app.service.viewers == 0, 2)
+        await until(lambda: app.sessions == 0, 2)
 
 
 async def test_close_ends_every_session_within_a_second_and_leaves_nothing_behind() -> None:
@@ -355,7 +436,7 @@ async def test_close_ends_every_session_within_a_second_and_leaves_nothing_behin
         started_at = time.monotonic()
         await app.service.close()
         assert time.monotonic() - started_at < 1
-        assert app.service.viewers == 0
+        assert app.sessions == 0
         response = await http.post("/whep/door", content=OFFER, headers=SDP)
         assert response.status_code == 503
         for peer in peers:
@@ -419,7 +500,7 @@ async def test_offers_that_cannot_be_used_are_refused(
         assert response.status_code == status
         assert says in response.json()["error"]
         assert "\n" not in response.json()["error"]
-        assert app.service.viewers == 0
+        assert app.sessions == 0
 
 
 async def test_requests_of_the_wrong_kind_are_refused() -> None:
@@ -445,20 +526,81 @@ async def test_trickled_candidates() -> None:
     async with running() as (_, http):
         joined = await http.post("/whep/door", content=OFFER, headers=SDP)
         path, etag = joined.headers["location"], joined.headers["etag"]
-        head = "a=ice-ufrag:LIdv\r\na=ice-pwd:nSrAqIbXVlJ3Bws2Sa9ZDRba\r\nm=video 9 RTP/AVP 0\r\na=mid:0\r\n"
-        good = head + "a=candidate:1 1 udp 2113937151 192.0.2.7 51000 typ host\r\na=end-of-candidates\r\n"
+        good = TRICKLE + "a=candidate:1 1 udp 2113937151 192.0.2.7 51000 typ host\r\na=end-of-candidates\r\n"
         headers = {**FRAGMENT, "If-Match": etag}
         assert (await http.patch(path, content=good, headers=headers)).status_code == 204
         assert (await http.patch(path, content=good, headers=FRAGMENT)).status_code == 204
-        hidden = head + "a=candidate:2 1 udp 1 0a1b.local 51000 typ host\r\n"
+        hidden = TRICKLE + "a=candidate:2 1 udp 1 0a1b.local 51000 typ host\r\n"
         assert (await http.patch(path, content=hidden, headers=headers)).status_code == 204
-        malformed = head + "a=candidate:1 1 udp\r\n"
+        malformed = TRICKLE + "a=candidate:1 1 udp\r\n"
         assert (await http.patch(path, content=malformed, headers=headers)).status_code == 400
         restart = good.replace("LIdv", "Othr")
         assert (await http.patch(path, content=restart, headers=headers)).status_code == 422
         stale = {**FRAGMENT, "If-Match": '"another"'}
         assert (await http.patch(path, content=good, headers=stale)).status_code == 412
         assert (await http.patch(path, content=good, headers=SDP)).status_code == 415
+
+
+TRICKLE = "a=ice-ufrag:LIdv\r\na=ice-pwd:nSrAqIbXVlJ3Bws2Sa9ZDRba\r\nm=video 9 RTP/AVP 0\r\na=mid:0\r\n"
+
+
+def candidates(first: int, count: int) -> str:
+    """Candidate lines of addresses for documentation (RFC 5737): nobody is there."""
+    return "".join(
+        f"a=candidate:{n} 1 udp {n} 192.0.2.{n} 5000 typ host\r\n" for n in range(first, first + count)
+    )
+
+
+async def test_a_session_takes_a_bounded_number_of_candidates() -> None:
+    async with running() as (app, http):
+        fitting, more = OFFER + candidates(1, MAX_CANDIDATES - 2), OFFER + candidates(1, MAX_CANDIDATES + 1)
+        assert (await http.post("/whep/door", content=more, headers=SDP)).status_code == 413
+        # What another reader of SDP takes for a line of its own counts as one.
+        hidden = OFFER + "a=x:" + candidates(1, MAX_CANDIDATES + 1).replace("\r\n", "\x0b")
+        assert (await http.post("/whep/door", content=hidden, headers=SDP)).status_code == 413
+        joined = await http.post("/whep/door", content=fitting, headers=SDP)
+        assert joined.status_code == 201
+        path = joined.headers["location"]
+        (session,) = app.service._sessions.values()
+        ice = session.peer._connection.getTransceivers()[0].receiver.transport.transport
+
+        async def trickle(first: int, count: int) -> tuple[int, int]:
+            content = TRICKLE + candidates(first, count)
+            status = (await http.patch(path, content=content, headers=FRAGMENT)).status_code
+            return status, len(ice.getRemoteCandidates())
+
+        assert await trickle(100, 3) == (413, MAX_CANDIDATES - 2), "none of them is taken"
+        assert await trickle(100, 2) == (204, MAX_CANDIDATES)
+        assert await trickle(100, 2) == (204, MAX_CANDIDATES), "who repeats himself says nothing new"
+        assert await trickle(102, 1) == (413, MAX_CANDIDATES)
+        refused = await http.patch(path, content=TRICKLE + candidates(1, 200), headers=FRAGMENT)
+        assert (refused.status_code, "at most 32 ICE candidates" in refused.json()["error"]) == (413, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "kind"),
+    [
+        ("example.org", 5000, "host"),
+        ("localhost", 5000, "host"),
+        ("192.0.2", 5000, "host"),
+        ("192.0.2.7", 0, "host"),
+        ("192.0.2.7", 65536, "host"),
+        ("192.0.2.7", -1, "host"),
+        ("192.0.2.7", "ssh", "host"),
+        ("192.0.2.7", 5000, "guest"),
+    ],
+)
+async def test_a_candidate_is_an_address_a_port_and_a_known_type(
+    address: str, port: int | str, kind: str
+) -> None:
+    async with running() as (_, http):
+        line = f"a=candidate:1 1 udp 1 {address} {port} typ {kind}\r\n"
+        offered = await http.post("/whep/door", content=OFFER + line, headers=SDP)
+        joined = await http.post("/whep/door", content=OFFER, headers=SDP)
+        trickled = await http.patch(joined.headers["location"], content=TRICKLE + line, headers=FRAGMENT)
+        for response in (offered, trickled):
+            assert response.status_code == 400
+            assert "expected an IP address, a port from 1 to 65535" in response.json()["error"]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -491,6 +633,8 @@ def test_unreachable_candidates_are_taken_out_of_an_offer() -> None:
     assert "192.0.2.9" in cleaned
     assert cleaned.count("\r\n") == OFFER.count("\n") - 1
     assert parse_fragment("a=candidate:1 1 udp 1 x.LOCAL 1 typ host\n").candidates == ()
+    browser = "1 1 tcp 1 2001:db8::7 9 typ srflx raddr 0.0.0.0 rport 0 tcptype active generation 0"
+    assert [c.candidate for c in parse_fragment(f"a=candidate:{browser}\n").candidates] == [browser]
 
 
 # RTP
@@ -566,6 +710,7 @@ async def test_aiortc_still_has_what_the_adapter_reaches_into() -> None:
             for name in ("_register_rtp_sender", "_unregister_rtp_sender", "_tx_srtp", "state")
         ),
         *((ice, name) for name in ("_nominated", "get_component_candidates", "check_incoming")),
+        (aioice.ice.StunProtocol, "datagram_received"),
     ]
     missing = [f"{type(owner).__name__}.{name}" for owner, name in expected if not hasattr(owner, name)]
     await connection.close()
