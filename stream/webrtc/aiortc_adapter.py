@@ -264,9 +264,10 @@ class _Sender:
     def _send_rtcp(self, packet: bytes) -> None:
         try:
             socket, address = self._route()
-            socket.sendto(self._transport._tx_srtp.protect_rtcp(packet), address)
         except ConnectionError:
             return  # the connection is gone, and with it whoever would have read this
+        if not _is_full(socket):
+            socket.sendto(self._transport._tx_srtp.protect_rtcp(packet), address)
 
     def _route(self) -> tuple[Any, tuple[str, int]]:
         """The socket and address that ICE chose."""
@@ -336,9 +337,11 @@ def _gather_loopback(connection: Any, always: bool) -> None:
 def _is_full(socket: Any) -> bool:
     """True while the kernel refuses packets; asyncio would queue them without a bound.
 
-    A TURN connection is not a socket of asyncio's and has no such sign.
+    Asked for by name: in Python 3.11 asyncio's UDP transport is no ``DatagramTransport``. A TURN
+    connection is not a socket of asyncio's and has no such sign.
     """
-    return isinstance(socket, asyncio.DatagramTransport) and bool(socket.get_write_buffer_size())  # type: ignore[attr-defined]
+    size = getattr(socket, "get_write_buffer_size", None)
+    return size is not None and size() > 0
 
 
 class PacketCounter:
