@@ -124,7 +124,7 @@ class _LibavEncoder:
             context.color_trc = picture.color_trc
             context.open()
         except FFmpegError as error:
-            raise self._refusal(picture, error.strerror) from error
+            raise self._refusal(picture, error.strerror or str(error)) from error
         return context
 
     def _refusal(self, picture: VideoFrame, reason: str) -> DeviceUnavailable:

@@ -86,8 +86,8 @@ def _is_well_formed(candidate: str) -> bool:
     if len(parts) < 8 or parts[6] != "typ" or parts[7] not in CANDIDATE_TYPES:
         return False
     try:
-        ip_address(parts[4])  # a name would have to be resolved
-        return 1 <= int(parts[5]) <= 65535
+        ip_address(parts[4])  # a name would have to be resolved, and so would a zone
+        return "%" not in parts[4] and 1 <= int(parts[5]) <= 65535
     except ValueError:
         return False
 

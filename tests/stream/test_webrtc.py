@@ -556,7 +556,7 @@ async def test_a_session_takes_a_bounded_number_of_candidates() -> None:
         fitting, more = OFFER + candidates(1, MAX_CANDIDATES - 2), OFFER + candidates(1, MAX_CANDIDATES + 1)
         assert (await http.post("/whep/door", content=more, headers=SDP)).status_code == 413
         # What another reader of SDP takes for a line of its own counts as one.
-        hidden = OFFER + "a=x:" + candidates(1, MAX_CANDIDATES + 1).replace("\r\n", "\x0b")
+        hidden = OFFER + "a=x:\x0b" + candidates(1, MAX_CANDIDATES + 1).replace("\r\n", "\x0b")
         assert (await http.post("/whep/door", content=hidden, headers=SDP)).status_code == 413
         joined = await http.post("/whep/door", content=fitting, headers=SDP)
         assert joined.status_code == 201
@@ -583,6 +583,7 @@ async def test_a_session_takes_a_bounded_number_of_candidates() -> None:
         ("example.org", 5000, "host"),
         ("localhost", 5000, "host"),
         ("192.0.2", 5000, "host"),
+        ("fe80::1%eth0", 5000, "host"),
         ("192.0.2.7", 0, "host"),
         ("192.0.2.7", 65536, "host"),
         ("192.0.2.7", -1, "host"),
