@@ -71,7 +71,9 @@ class Annotation:
     crowd: bool
 
 
-def load_coco(annotations: Path, images: Path, names: Sequence[str], partial: bool = False) -> list[Example]:
+def load_coco(
+    annotations: Path, images: Path, names: Sequence[str], partial: bool = False, extend_top: float = 0.0
+) -> list[Example]:
     """Every picture of a COCO JSON file, those without a box of ``names`` included.
 
     Args:
@@ -79,6 +81,7 @@ def load_coco(annotations: Path, images: Path, names: Sequence[str], partial: bo
         images: the folder its ``file_name`` entries are in.
         names: the model's classes.
         partial: not every object of these pictures has a box.
+        extend_top: grow every box upwards by this part of its height, to the picture's border at most.
 
     Raises:
         DataError: not COCO JSON, a missing picture, a bad annotation, or no category among ``names``.
@@ -87,10 +90,14 @@ def load_coco(annotations: Path, images: Path, names: Sequence[str], partial: bo
     of_image: dict[int, list[Annotation]] = {image["id"]: [] for image in document["images"]}
     for annotation in checked_annotations(document, names, annotations):
         of_image[annotation.image_id].append(annotation)
-    return [
+    examples = [
         _example(image, _existing(images / image["file_name"], annotations, image["id"]), found, partial)
         for image, found in zip(document["images"], of_image.values(), strict=True)
     ]
+    for example in examples:
+        height = example.boxes[:, 3] - example.boxes[:, 1]
+        example.boxes[:, 1] = np.maximum(0, example.boxes[:, 1] - extend_top * height)
+    return examples
 
 
 def _example(image: dict[str, Any], path: Path, found: list[Annotation], partial: bool) -> Example:

@@ -42,6 +42,8 @@ class Source(_Strict):
     images: Annotated[Path, Field(strict=False)]
     labelled: Literal["all", "partial"] = "all"
     """``partial``: objects without a box may be anywhere in these pictures."""
+    extend_top: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Grow boxes upwards by this part of their height, where annotators left out the heads."""
     repeat: Annotated[int, Field(ge=1, le=1000)] = 1
     """How often each picture is used in an epoch."""
 

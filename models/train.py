@@ -267,8 +267,14 @@ def _samples(recipe: Recipe, examples: list[Example], epoch: int) -> EpochSample
 def _examples(recipe: Recipe) -> list[Example]:
     found: list[Example] = []
     for source in recipe.data.train:
-        partial = source.labelled == "partial"
-        found += load_coco(source.annotations, source.images, recipe.names, partial) * source.repeat
+        examples = load_coco(
+            source.annotations,
+            source.images,
+            recipe.names,
+            partial=source.labelled == "partial",
+            extend_top=source.extend_top,
+        )
+        found += examples * source.repeat
     return found
 
 

@@ -49,6 +49,14 @@ def test_a_small_overshoot_is_clipped(shapes: Path) -> None:
     assert load_coco(shapes, shapes.parent, SHAPES)[0].boxes.tolist() == [[0, 0, 128, 49]]
 
 
+def test_boxes_can_grow_upwards(shapes: Path) -> None:
+    plain = load_coco(shapes, shapes.parent, SHAPES)
+    grown = load_coco(shapes, shapes.parent, SHAPES, extend_top=0.25)
+    for before, after in zip(plain, grown, strict=True):
+        x1, y1, x2, y2 = before.boxes[0].tolist()
+        assert after.boxes[0].tolist() == pytest.approx([x1, max(0, y1 - (y2 - y1) / 4), x2, y2])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
