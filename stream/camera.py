@@ -25,6 +25,7 @@ from stream.errors import LookoutError, SourceBroken, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
 from stream.metrics import Rate
+from stream.planes import settle_tags
 from stream.sources import SourceInfo, SourceOptions, open_source
 from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.hub import Hub
@@ -248,6 +249,7 @@ class Camera:
 
     def _take(self, frame: Frame) -> None:
         """One frame from the source: to the detector, and where every frame is shown, to the viewers."""
+        settle_tags(frame.picture)
         self._decoded += 1
         self._missed += 0 if self._last is None else frame.index - self._last.index - 1
         self._last = frame

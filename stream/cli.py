@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written to
+        errors.print(f"lookout: {redact(str(error))}", style="red", markup=False)
+        return 1
     except KeyboardInterrupt:
         return 130 if options.command != "watch" else 0
 

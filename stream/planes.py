@@ -13,6 +13,8 @@ Plane = npt.NDArray[np.uint8]
 Planes = tuple[Plane, Plane, Plane]
 
 LIMITED_RANGE, FULL_RANGE = 1, 2  # AVColorRange: MPEG (16-235) and JPEG (0-255)
+_UNSPECIFIED = 2  # AVColorTransferCharacteristic and AVColorPrimaries
+_BT470BG, _SMPTE170M = 5, 6  # AVColorSpace: two names of BT.601's matrix
 
 
 def views(picture: VideoFrame) -> Planes:
@@ -27,6 +29,19 @@ def views(picture: VideoFrame) -> Planes:
 def is_full_range(picture: VideoFrame) -> bool:
     """Whether luma spans 0-255, as its format or its tag says."""
     return picture.format.name == "yuvj420p" or picture.color_range == FULL_RANGE
+
+
+def settle_tags(picture: VideoFrame) -> None:
+    """Bring the colour tags of a picture into the form in which swscale leaves them alone.
+
+    PyAV's reformat rewrites them on its *source* while it scales without the GIL. Once threads share
+    the picture, whoever reads them in that moment sees another picture kind and, say, opens its
+    encoder anew. To be called before a picture is shared; matrix and range stay as they are.
+    """
+    picture.color_trc = _UNSPECIFIED
+    picture.color_primaries = _UNSPECIFIED
+    if picture.colorspace == _BT470BG:
+        picture.colorspace = _SMPTE170M
 
 
 def blank_like(picture: VideoFrame, width: int, height: int) -> VideoFrame:

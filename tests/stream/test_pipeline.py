@@ -89,6 +89,28 @@ def encoder_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("encode-")]
 
 
+def test_colour_tags_do_not_reopen_the_encoder(tmp_path: Path, detector: Detector) -> None:
+    """The detector's scaler rewrites a picture's tags while the encoder's thread reads them."""
+    clip = tmp_path / "tagged.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        for _ in range(75):
+            container.mux(stream.encode(VideoFrame(1280, 720, "yuv420p")))
+        container.mux(stream.encode(None))
+    pipeline = Pipeline(AppConfig(cameras={"one": CameraConfig(source=str(clip))}), detector)
+    hub = pipeline.cameras["one"].hub("h264")
+    with watched(hub, Drain()):
+        pipeline.start()
+        try:
+            wait_until(lambda: hub.units > 60)
+        finally:
+            pipeline.stop()
+    assert hub.keyframes <= 2, "one for the join, and at most one that repeats it"
+
+
 def test_when_watched_detects_only_while_watched(detector: Detector) -> None:
     camera = CameraConfig(source="demo", detect="when-watched")
     pipeline = Pipeline(AppConfig(cameras={"demo": camera}), detector)
