@@ -5,6 +5,7 @@ The same detector, tracker and annotator as live. Knows nothing of threads, paci
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import av
-from av import VideoFrame
+from av import Packet, VideoFrame
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.frame import PictureType
@@ -31,7 +32,7 @@ from stream.errors import DeviceUnavailable, UsageError
 from stream.frames import Detections, Frame, Tracks
 from stream.sources import Source, SourceOptions, demo_clip, open_source
 from stream.tracking import Tracker, TrackerParameters
-from stream.writers import Format, Writer, completed, opened
+from stream.writers import Format, Writer, completed, opened, partial_path, written
 
 _QUALITY = {"preset": "veryfast", "crf": "21"}
 
@@ -81,6 +82,7 @@ def detect(
 
     Raises:
         UsageError: an output cannot be written or would overwrite the source.
+        LookoutError: an output could be written to no longer, such as on a full disk.
         SourceError: the source cannot be opened or breaks; what was done by then is kept in
             ``NAME.partial.EXT``, as it is after Ctrl-C.
     """
@@ -160,12 +162,14 @@ class VideoFile:
         self._stream: VideoStream | None = None
         self._begun_s = 0.0
         self._last_pts = -1
+        self._failed = False
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         """Add one picture.
 
         Raises:
             DeviceUnavailable: this FFmpeg cannot encode it.
+            LookoutError: the disk does not take it.
         """
         picture = encodable(self._annotator.draw(frame.picture, tracks))
         if self._container is None or self._stream is None:
@@ -177,13 +181,26 @@ class VideoFile:
         self._last_pts = max(round((frame.time_s - self._begun_s) * CLOCK_HZ), self._last_pts + 1)
         picture.pts, picture.time_base = self._last_pts, Fraction(1, CLOCK_HZ)
         picture.pict_type = PictureType.NONE  # a decoder's own type would be obeyed
-        self._container.mux(self._stream.encode(picture))
+        self._mux(self._container, self._stream.encode(picture))
 
     def close(self) -> None:
-        """Write what the encoder still holds, and the index. Nothing if there was no picture."""
-        if self._container is not None and self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
+        """Write what the encoder still holds, and the index. Nothing if there was no picture.
+
+        Raises:
+            LookoutError: the disk does not take it.
+        """
+        if self._container is None or self._stream is None:
+            return
+        with written(str(self._path)), closing(self._container):
+            if not self._failed:
+                self._mux(self._container, self._stream.encode(None))
+
+    def _mux(self, container: OutputContainer, packets: list[Packet]) -> None:
+        """Never again once it failed: FFmpeg would write the header a second time, and crash."""
+        with written(str(self._path)):
+            self._failed = True
+            container.mux(packets)
+            self._failed = False
 
     def _open(self, picture: VideoFrame) -> tuple[OutputContainer, VideoStream]:
         try:
@@ -216,11 +233,24 @@ def annotated(path: Path, names: Sequence[str]) -> Iterator[VideoFile]:
 
 
 def _refuse_overwriting(source: str, *outputs: Path | None) -> None:
-    paths = [path.resolve() for path in outputs if path is not None]
-    if Path(source).expanduser().resolve() in paths:
-        raise UsageError(f"{source}: the output would overwrite the source; give it another name")
-    if len(set(paths)) < len(paths):
-        raise UsageError(f"{paths[0]}: --out and --video name the same file; give them different names")
+    """Both names of an output count: it is written under the one and then takes the other."""
+    written_to = [(path, partial_path(path)) for path in outputs if path is not None]
+    origin = Path(source).expanduser()
+    for paths in written_to:
+        for path in paths:
+            if _same_file(path, origin):
+                raise UsageError(
+                    f"{source}: the output would overwrite the source (it writes {path}); give it another name"
+                )
+    for one, other in itertools.combinations(written_to, 2):
+        if any(_same_file(*pair) for pair in itertools.product(one, other)):
+            raise UsageError(
+                f"{one[0]}: --out and --video would write the same file; give them different names"
+            )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 class _Rate(ProgressColumn):

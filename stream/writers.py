@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
 import numpy as np
 
-from stream.errors import UsageError
+from stream.errors import LookoutError, UsageError
 from stream.frames import Frame, Tracks
 
 log = logging.getLogger(__name__)
@@ -43,20 +44,26 @@ def make_writer(kind: Format, file: TextIO, names: Sequence[str]) -> Writer:
     return CocoJson(file, names)
 
 
+def partial_path(path: Path) -> Path:
+    """What ``path`` is called until it is complete."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
 @contextmanager
 def completed(path: Path) -> Iterator[Path]:
-    """A path to write to, which is renamed to ``path`` when the block ends well.
+    """``partial_path(path)`` to write to, which is renamed to ``path`` when the block ends well.
 
     When it does not, what was written stays under the name that was given, beside ``path``.
 
     Raises:
         UsageError: the folder is not there, or ``path`` is a folder.
+        LookoutError: the file cannot be renamed.
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise UsageError(f"{path}: this is a folder; expected the name of a file")
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    partial = partial_path(path)
     try:
         yield partial
     except BaseException:
@@ -64,7 +71,26 @@ def completed(path: Path) -> Iterator[Path]:
             log.warning("stopped early: what was done is in %s", partial)
         raise
     if partial.exists():
-        partial.replace(path)
+        with written(str(path)):
+            partial.replace(path)
+
+
+@contextmanager
+def written(where: str) -> Iterator[None]:
+    """A block that only writes, so that every ``OSError`` in it is a fault of ``where``.
+
+    Raises:
+        LookoutError: such as a full disk, in one line.
+        BrokenPipeError: whoever read our output went away, which is no fault.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # FFmpeg's errors are OSErrors too where the system knows them
+        raise LookoutError(
+            f"{where}: cannot be written ({error.strerror or error}); make room there, or write elsewhere"
+        ) from error
 
 
 @contextmanager
@@ -72,25 +98,49 @@ def opened(kind: Format, path: Path | None, names: Sequence[str]) -> Iterator[Wr
     """A writer of rows that appear as ``path`` once they are complete; None is standard output.
 
     Raises:
-        UsageError: ``path`` cannot be written to.
+        UsageError: ``path`` cannot be written to, or standard output is closed.
+        LookoutError: it could be written to no longer.
     """
     with ExitStack() as stack:
         if path is None:
-            file: TextIO = sys.stdout
+            file, where = _standard_output(), "standard output"
         else:
-            partial = stack.enter_context(completed(path))
+            partial, where = stack.enter_context(completed(path)), str(path)
             try:
-                file = stack.enter_context(partial.open("w", encoding="utf-8"))
+                file = partial.open("w", encoding="utf-8")
             except OSError as error:
                 raise UsageError(
                     f"{path}: cannot be written ({error.strerror}); choose another --out"
                 ) from error
-        writer = make_writer(kind, file, names)
+        rows = _Rows(kind, file, names, where)
         try:
-            yield writer
+            yield rows
         finally:
-            writer.finish()
-            file.flush()
+            rows.finish()
+
+
+def _standard_output() -> TextIO:
+    """A file of its own: what ``sys.stdout`` could not write it would try again when Python ends."""
+    if sys.stdout is None:  # so it is where the shell closed it
+        raise UsageError("standard output is closed; name a file with --out")
+    return os.fdopen(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)
+
+
+class _Rows:
+    """A writer and its file, whose faults are told in one line."""
+
+    def __init__(self, kind: Format, file: TextIO, names: Sequence[str], where: str) -> None:
+        self._file, self._where = file, where
+        with written(where):
+            self._writer = make_writer(kind, file, names)
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        with written(self._where):
+            self._writer.write(frame, tracks)
+
+    def finish(self) -> None:
+        with written(self._where), closing(self._file):
+            self._writer.finish()
 
 
 class JsonLines:
@@ -183,11 +233,11 @@ class CocoJson:
             self._count += 1
 
     def finish(self) -> None:
-        self._file.write('],\n"annotations": [')
-        self._annotations.seek(0)
-        shutil.copyfileobj(self._annotations, self._file)
-        self._annotations.close()
-        self._file.write("]}\n")
+        with self._annotations:
+            self._file.write('],\n"annotations": [')
+            self._annotations.seek(0)
+            shutil.copyfileobj(self._annotations, self._file)
+            self._file.write("]}\n")
 
 
 def _item(value: dict[str, Any], *, first: bool) -> str:

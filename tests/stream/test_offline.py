@@ -19,7 +19,7 @@ from av import VideoFrame
 from stream.annotate import Annotator
 from stream.config import CameraConfig, DetectorConfig
 from stream.detector import Detector
-from stream.errors import SourceNotFound, UsageError
+from stream.errors import LookoutError, SourceNotFound, UsageError
 from stream.frames import Detections, Frame, Tracks
 from stream.offline import annotated, detect, frame_count, run
 from stream.sources import SourceOptions, open_source
@@ -188,10 +188,10 @@ def test_ctrl_c_ends_the_command_soon(tmp_path: Path) -> None:
 
 
 def test_standard_output_has_rows_and_nothing_else(
-    clip: Path, detector: Detector, capsys: pytest.CaptureFixture[str]
+    clip: Path, detector: Detector, capfd: pytest.CaptureFixture[str]
 ) -> None:
     detect(CameraConfig(source=str(clip)), detector, SETTINGS, "jsonl", None, None)
-    stdout, stderr = capsys.readouterr()
+    stdout, stderr = capfd.readouterr()
     assert len([json.loads(line) for line in stdout.splitlines()]) == FRAMES
     assert f"{FRAMES} frames" in stderr
 
@@ -211,6 +211,69 @@ def test_outputs_that_cannot_be(clip: Path, detector: Detector, tmp_path: Path) 
     with pytest.raises(SourceNotFound):
         attempt(tmp_path / "missing.mp4", tmp_path / "a.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_until_an_output_is_complete_is_refused_too(
+    clip: Path, detector: Detector, tmp_path: Path
+) -> None:
+    source = tmp_path / "clip.partial.mp4"
+    content = clip.read_bytes()
+    source.write_bytes(content)
+    (tmp_path / "linked.partial.mp4").hardlink_to(source)
+
+    def attempt(out: Path, video: Path) -> None:
+        detect(CameraConfig(source=str(source)), detector, SETTINGS, "jsonl", out, video)
+
+    for name in ("clip.mp4", "linked.mp4"):
+        with pytest.raises(UsageError, match="overwrite the source"):
+            attempt(tmp_path / "rows", tmp_path / name)
+        with pytest.raises(UsageError, match="overwrite the source"):
+            attempt(tmp_path / name, tmp_path / "drawn.mp4")
+    with pytest.raises(UsageError, match="the same file"):
+        attempt(tmp_path / "a.partial.mp4", tmp_path / "a.mp4")
+    assert source.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "mot", "coco"])
+def test_a_disk_that_is_full_is_told(clip: Path, detector: Detector, tmp_path: Path, kind: Format) -> None:
+    full = tmp_path / "rows.partial.txt"
+    full.symlink_to("/dev/full")
+    with pytest.raises(LookoutError, match=r"rows\.txt: cannot be written \(No space left on device\)"):
+        detect(CameraConfig(source=str(clip)), detector, SETTINGS, kind, tmp_path / "rows.txt", None)
+    assert list(tmp_path.iterdir()) == [full]
+
+
+def test_a_disk_that_is_full_for_the_video_is_told(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "drawn.partial.mp4").symlink_to("/dev/full")
+    with pytest.raises(LookoutError, match=r"drawn\.partial\.mp4: cannot be written \(No space left"):
+        detected(clip, detector, "jsonl", tmp_path / "rows", tmp_path / "drawn.mp4")
+    assert not (tmp_path / "drawn.mp4").exists()
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "said"),
+    [(">/dev/full", 1, "cannot be written (No space left on device)"), (">&-", 2, "--out")],
+)
+def test_a_standard_output_that_takes_nothing_is_told(clip: Path, stdout: str, code: int, said: str) -> None:
+    """The real command: Python writes what is left in ``sys.stdout`` as it ends."""
+    main = f"'{sys.executable}' -c 'import sys; from stream.cli import main; sys.exit(main(sys.argv[1:]))'"
+    finished = subprocess.run(
+        f"{main} detect '{clip}' --threads 1 {stdout}",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+        timeout=60,
+    )
+    complaints = [line for line in finished.stderr.splitlines() if line.startswith("lookout: ")]
+    assert finished.returncode == code, finished.stderr
+    assert len(complaints) == 1
+    assert complaints[0].startswith("lookout: standard output")
+    assert said in complaints[0]
+    assert "Traceback" not in finished.stderr
+    assert "Exception ignored" not in finished.stderr
 
 
 def test_odd_changing_and_jumping_pictures_make_one_video(tmp_path: Path) -> None:
