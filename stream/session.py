@@ -93,7 +93,9 @@ def _open_cuda(path: Path, spec: ModelSpec, threads: int) -> Any | str:
         return fault
     missing = _preload()
     # Algorithm search per shape is exhaustive by default: seconds for each new batch size.
-    cuda = (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"})
+    # TF32, the default on Ampere and later, keeps 10 bits of a factor: boxes would not be those that the
+    # parity check at export proved.
+    cuda = (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})
     onnxruntime.set_default_logger_severity(_ONLY_FATAL)  # it shouts on stderr; the reason is returned
     try:
         session = _open(path, spec, [cuda, _CPU], threads)
