@@ -195,7 +195,7 @@ class VideoFile:
             if not self._failed:
                 self._mux(self._container, self._stream.encode(None))
 
-    def _mux(self, container: OutputContainer, packets: list[Packet]) -> None:
+    def _mux(self, container: OutputContainer, packets: list[Packet[VideoStream]]) -> None:
         """Never again once it failed: FFmpeg would write the header a second time, and crash."""
         with written(str(self._path)):
             self._failed = True
