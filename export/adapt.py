@@ -101,7 +101,10 @@ def class_names(path: Path, names: tuple[str, ...] | None, count: int) -> tuple[
     if names is None and count == len(COCO_NAMES):
         return COCO_NAMES
     if names is None:
-        raise AdaptError(f"{path}: the model has {count} classes and no names; give them with --names")
+        raise AdaptError(
+            f"{path}: the model has {count} classes and no names; export it first: "
+            f"lookout export {path} --names a,b,c --out {path.stem}-lookout.onnx"
+        )
     if len(names) != count:
         raise AdaptError(f"{path}: --names gives {len(names)} names, the model has {count} classes")
     return names

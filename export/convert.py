@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 from onnx import helper
 
 from export.adapt import Body, adapt
-from export.artifact import PREFIX, SCHEMA, ArtifactError, ModelSpec, load, read_spec
+from export.artifact import PREFIX, ArtifactError, ModelSpec, load, read_spec
 from export.graph import NMS_THRESHOLD, with_nms
 from export.parity import check_parity
-from export.pictures import parity_pictures
+from export.pictures import parity_pictures, synthetic_shapes
 
 Say = Callable[[str], None]
 
 MOST_CACHED = 8
 """Adapted files kept for later runs; the least recently used go first."""
+
+STALE_S = 3600.0
+"""No adaptation takes that long: an unfinished file of that age was left by a process that was killed."""
 
 
 def export_model(
@@ -41,7 +48,7 @@ def export_model(
 
     Args:
         what: a checkpoint of ``lookout train``, or an .onnx file.
-        out: the file to write; written whole or not at all.
+        out: the file to write, not ``what`` itself; written whole or not at all.
         names: class names; None takes the model's own.
         nms_threshold: IoU above which the lower-scoring box of the same class is dropped, 0 to 1.
         precision: only ``fp32``.
@@ -55,12 +62,13 @@ def export_model(
         ArtifactError: ``what`` is no model, or already is a contract file, or ``out`` cannot be written.
         AdaptError: no adapter recognises it.
         DataError: the pictures cannot be read.
-        ParityError: the exported graph differs from the model, or nothing could be compared.
+        ParityError: the exported graph differs from the model, or too little could be compared.
     """
     if precision != "fp32":
         raise ArtifactError(f"precision {precision}: only fp32 is there so far; leave --precision out")
     if not 0 < nms_threshold < 1:
         raise ArtifactError(f"NMS threshold {nms_threshold}: expected an IoU between 0 and 1, such as 0.65")
+    _refuse_unwritable(what, out)
     body = _body(what, names, nms_threshold)
     say(f"recognised  {what.name}: {body.said}; {len(body.names)} classes")
     model = with_nms(body.model, nms_threshold)
@@ -93,28 +101,59 @@ def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path
     if is_contract(load(path)):
         return path
     folder = cache_dir or default_cache()
+    # Another lookout may adapt otherwise, or write what this one cannot read.
+    cached = folder / f"{path.stem}-{sha256(path)[:16]}-{version('lookout')}.onnx"
     try:
+        if cached.is_file() and _is_sound(cached, say):
+            say(f"adapted     {path.name} earlier: {cached}")
+            with suppress(OSError):  # it may be another user's
+                os.utime(cached)
+            return cached
         folder.mkdir(parents=True, exist_ok=True)
+        _try_writing(folder)
     except OSError as error:
         raise ArtifactError(
             f"{folder}: cannot keep the adapted model there ({error.strerror}); set XDG_CACHE_HOME, "
             f"or adapt it first: lookout export {path} --out adapted.onnx"
         ) from error
-    cached = folder / f"{path.stem}-{sha256(path)[:16]}-{SCHEMA}.onnx"
-    if cached.is_file():
-        say(f"adapted     {path.name} earlier: {cached}")
-        os.utime(cached)
-        return cached
     export_model(path, cached, say=say)
-    by_age = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for old in by_age[MOST_CACHED:]:
-        old.unlink(missing_ok=True)
+    _prune(folder)
     return cached
 
 
+def _is_sound(cached: Path, say: Say) -> bool:
+    try:
+        read_spec(load(cached), str(cached))
+    except ArtifactError as error:
+        say(f"adapting    anew: {error}")
+        return False
+    return True
+
+
+def _prune(folder: Path) -> None:
+    """Remove what is beyond ``MOST_CACHED``, and what killed processes left; others may do so too."""
+    with suppress(OSError):
+        by_age = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in by_age[MOST_CACHED:]:
+            old.unlink(missing_ok=True)
+        for partial in folder.glob(".*.partial"):
+            if time.time() - partial.stat().st_mtime > STALE_S:
+                partial.unlink(missing_ok=True)
+
+
 def default_cache() -> Path:
-    """Where adapted models are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookout" / "models"
+    """Where adapted models are kept.
+
+    Raises:
+        ArtifactError: this user has no home.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "lookout" / "models"
+    except RuntimeError as error:
+        raise ArtifactError(
+            "no home folder to keep the adapted model in; set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
 
 
 def is_contract(model: onnx.ModelProto) -> bool:
@@ -126,6 +165,30 @@ def sha256(path: Path) -> str:
     """Of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_unwritable(what: Path, out: Path) -> None:
+    """Say now what would otherwise show only after the export.
+
+    Raises:
+        ArtifactError: ``out`` is ``what``, or cannot be written.
+    """
+    try:
+        if out.exists() and what.exists() and out.samefile(what):
+            raise ArtifactError(f"{out}: is the model that is exported; give --out another name")
+        if out.is_dir():
+            raise ArtifactError(f"{out}: cannot be written (a folder); expected the name of a file")
+        _try_writing(out.parent)
+    except OSError as error:
+        raise ArtifactError(
+            f"{out}: cannot be written ({error.strerror}); --out must name a file in a folder that is there"
+        ) from error
+
+
+def _try_writing(folder: Path) -> None:
+    """Raises OSError where no file can be made; permissions alone do not tell."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _body(what: Path, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
@@ -152,10 +215,11 @@ def _write_if_equal(
 ) -> ModelSpec:
     """Write to a temporary file beside ``out``, check that one, and only then give it its name."""
     shown = parity_pictures(pictures)
+    shapes = synthetic_shapes(shown[0])
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         _save(model, spec, partial)
-        parity = check_parity(partial, body.reference, shown, spec.input_height, spec.input_width)
+        parity = check_parity(partial, body.reference, shown, spec.input_height, spec.input_width, shapes)
         proven = replace(spec, parity=parity.figures())
         _save(model, proven, partial)
         partial.replace(out)

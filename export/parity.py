@@ -1,7 +1,7 @@
 """Whether an exported file finds the same boxes as its unexported model, on real pictures.
 
-The file is run both picture by picture and on all pictures as one batch. Knows nothing of
-families, torch, or how a graph is made.
+The file is run both picture by picture and in batches. Knows nothing of families, torch, or how a
+graph is made.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ SAME_BOX_IOU = 0.99
 MOST_BOX_DIFFERENCE_PX = 0.05
 MOST_SCORE_DIFFERENCE = 1e-3
 
+FEWEST_DETECTIONS = 10
+"""Fewer in real pictures prove little: one weak detection can agree by chance."""
+
 _BATCH = 16
 
 Doubles = npt.NDArray[np.float64]
@@ -42,6 +45,8 @@ class Parity:
     max_score_difference: float
     detections: int
     pictures: int
+    shapes: int = 0
+    """Synthetic pictures that were compared besides."""
 
     def figures(self) -> dict[str, float]:
         """What is stored in the file's metadata."""
@@ -50,18 +55,25 @@ class Parity:
             "max_score_difference": self.max_score_difference,
             "detections": self.detections,
             "pictures": self.pictures,
+            "shapes": self.shapes,
             "score_threshold": SCORE_THRESHOLD,
         }
 
     def __str__(self) -> str:
         return (
-            f"{self.detections} detections in {self.pictures} pictures, largest difference "
+            f"{self.detections} detections in {self.pictures} pictures (besides {self.shapes} synthetic), "
+            f"largest difference "
             f"{self.max_box_difference_px:.2g} px, score {self.max_score_difference:.2g}"
         )
 
 
 def check_parity(
-    path: Path, reference: Reference, pictures: Sequence[Pixels], input_height: int, input_width: int
+    path: Path,
+    reference: Reference,
+    pictures: Sequence[Pixels],
+    input_height: int,
+    input_width: int,
+    shapes: Sequence[Pixels] = (),
 ) -> Parity:
     """Compare an exported file with its unexported model.
 
@@ -71,27 +83,31 @@ def check_parity(
         pictures: uint8 (height, width, 3) RGB of any shapes.
         input_height: of the model, pixels.
         input_width: of the model, pixels.
+        shapes: synthetic pictures, compared alike; what is found in them does not count as proof.
 
     Raises:
         ParityError: it fails to run, a detection of one has no equal in the other, a difference is
-            too large, or there was nothing to compare.
+            too large, or there was too little to compare.
     """
-    images = np.stack([_letterboxed(picture, input_height, input_width) for picture in pictures])
+    images = np.stack([_letterboxed(each, input_height, input_width) for each in (*pictures, *shapes)])
     expected = [reference(image) for image in images]
-    exported = _run(path, images, batch=1), _run(path, images, batch=_BATCH)
     differences = [
-        _differences(want, got, f"picture {index}")
-        for found in exported
-        for index, (want, got) in enumerate(zip(expected, found, strict=True))
+        [
+            _differences(want, got, f"picture {index + 1} of {len(images)}, {how},")
+            for index, (want, got) in enumerate(zip(expected, _run(path, images, batch), strict=True))
+        ]
+        for batch, how in ((1, "alone"), (_BATCH, "in a batch"))
     ]
-    boxes = np.concatenate([box for box, _ in differences])
-    scores = np.concatenate([score for _, score in differences])
-    if not len(boxes):
+    compared = sum(len(boxes) for boxes, _ in differences[0][: len(pictures)])
+    if compared < FEWEST_DETECTIONS:
         raise ParityError(
-            f"parity check: no detection of score {SCORE_THRESHOLD} or more in {len(images)} pictures, "
-            "so nothing was compared; give pictures in which it sees something: --pictures FOLDER"
+            f"parity check: {compared or 'no'} detections of score {SCORE_THRESHOLD} or more in "
+            f"{len(pictures)} pictures, expected {FEWEST_DETECTIONS} or more to compare; give pictures that "
+            "show what the model knows: lookout export ... --pictures FOLDER"
         )
-    parity = Parity(float(boxes.max()), float(scores.max()), len(boxes) // len(exported), len(images))
+    boxes = np.concatenate([boxes for run in differences for boxes, _ in run])
+    scores = np.concatenate([scores for run in differences for _, scores in run])
+    parity = Parity(float(boxes.max()), float(scores.max()), compared, len(pictures), len(shapes))
     if parity.max_box_difference_px > MOST_BOX_DIFFERENCE_PX:
         raise ParityError(f"parity check: boxes differ by more than {MOST_BOX_DIFFERENCE_PX} px ({parity})")
     if parity.max_score_difference > MOST_SCORE_DIFFERENCE:
@@ -105,15 +121,19 @@ def _letterboxed(picture: Pixels, input_height: int, input_width: int) -> Pixels
 
 
 def _run(path: Path, images: Pixels, batch: int) -> list[Found]:
+    """What the file finds in ``images``, given ``batch`` of them at a time (the last time, the rest)."""
+    doing = "does not load"
+    outputs: list[Found] = []
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        outputs: list[Found] = []
         for first in range(0, len(images), batch):
-            tensors = session.run(["boxes", "scores", "classes"], {"images": images[first : first + batch]})
+            given = images[first : first + batch]
+            doing = f"does not run on a batch of {len(given)}"
+            tensors = session.run(["boxes", "scores", "classes"], {"images": given})
             outputs += [_real_rows(*rows) for rows in zip(*tensors, strict=True)]
     except Exception as error:  # onnxruntime's errors share no base class
-        first_line = str(error).strip().splitlines()[0][:300]
-        raise ParityError(f"the exported graph does not run on a batch of {batch}: {first_line}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ParityError(f"the exported graph {doing}: {lines[0][:300]}") from error
     return outputs
 
 

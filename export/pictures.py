@@ -5,6 +5,9 @@ Knows nothing of models.
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -18,12 +21,15 @@ from models.errors import DataError
 MOST_PICTURES = 64
 """More of the user's pictures than this are thinned out evenly."""
 
+MOST_FILES = 20_000
+"""More files of a folder and its subfolders than this are not looked at."""
+
 _CLIPS = {"bikes.mp4": (40, 80, 120, 160, 200), "bigbuckbunny.mp4": (0, 20, 40)}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def parity_pictures(given: Path | None) -> list[Pixels]:
-    """Pictures uint8 (height, width, 3) RGB of several shapes, the last of them empty.
+    """Real pictures uint8 (height, width, 3) RGB.
 
     Args:
         given: a folder of pictures, or one picture; None takes the packaged clips.
@@ -31,12 +37,15 @@ def parity_pictures(given: Path | None) -> list[Pixels]:
     Raises:
         DataError: the folder has no picture, or one that cannot be read.
     """
-    pictures = demo_pictures() if given is None else user_pictures(given)
-    first = pictures[0]
-    height, width = first.shape[:2]
-    tall = first[:, : max(1, height // 2)]
-    wide = first[: max(1, width // 4)]
-    return [*pictures, tall, wide, np.full((480, 640, 3), 128, np.uint8)]
+    return demo_pictures() if given is None else user_pictures(given)
+
+
+def synthetic_shapes(picture: Pixels) -> list[Pixels]:
+    """What pictures seldom have: a tall and a wide cut of one, and a grey in which there is nothing."""
+    height, width = picture.shape[:2]
+    tall = picture[:, : max(1, height // 2)]
+    wide = picture[: max(1, width // 4)]
+    return [tall, wide, np.full((480, 640, 3), 128, np.uint8)]
 
 
 def demo_pictures() -> list[Pixels]:
@@ -49,18 +58,26 @@ def demo_pictures() -> list[Pixels]:
 
 
 def user_pictures(given: Path) -> list[Pixels]:
-    """The pictures of a folder (in order of name, not of its subfolders), or the one picture.
+    """The pictures of a folder and its subfolders, in order of name, or the one picture.
 
     Raises:
         DataError: there is none, or one cannot be read.
     """
     paths = [given]
     if given.is_dir():
-        paths = sorted(path for path in given.iterdir() if path.suffix.lower() in _SUFFIXES)
+        files = itertools.islice(_files(given), MOST_FILES)
+        paths = [path for path in files if path.suffix.lower() in _SUFFIXES]
     if not paths:
         raise DataError(f"{given}: no pictures there; expected files of {', '.join(sorted(_SUFFIXES))}")
     step = -(-len(paths) // MOST_PICTURES)
     return [_read(path) for path in paths[::step]]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below ``folder`` but hidden ones and those of hidden folders, in order of name."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 
 def _read(path: Path) -> Pixels:

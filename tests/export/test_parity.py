@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from export import convert
+from export.adapt import adapt
+from export.artifact import load
 from export.convert import export_model
 from export.graph import with_nms
-from export.parity import ParityError, check_parity
+from export.parity import FEWEST_DETECTIONS, SCORE_THRESHOLD, Parity, ParityError, check_parity
 from export.reference import Found, Pixels
 from tests.export.conftest import save, yolox_like
 
@@ -50,7 +53,7 @@ def with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
         (lambda body, _: with_nms(body, 0.2), "does not"),
         (lambda body, nms: with_factor(with_nms(body, nms), "boxes", 1.002), r"does not|boxes differ"),
         (lambda body, nms: with_factor(with_nms(body, nms), "scores", 0.99), "scores differ"),
-        (lambda body, nms: with_batch_of_one(with_nms(body, nms)), "does not run on a batch of 16"),
+        (lambda body, nms: with_batch_of_one(with_nms(body, nms)), "does not run on a batch of 11:"),
     ],
     ids=["another NMS", "boxes a little larger", "scores a little lower", "only a batch of one"],
 )
@@ -75,7 +78,7 @@ def test_an_earlier_file_survives_a_failed_export(
 
 def test_nothing_to_compare_makes_no_file(tmp_path: Path) -> None:
     path = save(yolox_like(silent=True), tmp_path / "silent.onnx")
-    with pytest.raises(ParityError, match=r"nothing was compared; give pictures .*--pictures"):
+    with pytest.raises(ParityError, match=r"no detections .* give pictures .*--pictures FOLDER"):
         export_model(path, tmp_path / "out.onnx", names=NAMES, say=print)
     assert not (tmp_path / "out.onnx").exists()
 
@@ -87,3 +90,38 @@ def test_a_detection_that_only_one_has_is_noticed(adapted: Path) -> None:
     pictures = [np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)]
     with pytest.raises(ParityError, match=r"the exported file finds class .* the model does not"):
         check_parity(adapted, blind, pictures, 128, 128)
+
+
+def test_a_few_detections_that_agree_are_no_proof(adapted: Path, stranger: Path, tmp_path: Path) -> None:
+    """Scores are scaled until so many of one picture count; synthetic shapes do not."""
+    body = adapt(stranger, load(stranger), NAMES, 0.65)
+    seen = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    exact = body.reference(seen).scores
+
+    def check(count: int) -> Parity:
+        factor = float(2 * SCORE_THRESHOLD / (exact[count - 1] + exact[count]))
+        path = save(with_factor(load(adapted), "scores", factor), tmp_path / "scaled.onnx")
+
+        def reference(picture: Pixels) -> Found:
+            found = body.reference(picture)
+            return Found(found.boxes, found.scores * np.float32(factor), found.classes, found.cut * factor)
+
+        return check_parity(path, reference, [seen], 128, 128, shapes=[seen])
+
+    parity = check(FEWEST_DETECTIONS)
+    assert (parity.detections, parity.pictures, parity.shapes) == (FEWEST_DETECTIONS, 1, 1)
+    with pytest.raises(ParityError, match=r"9 detections .* expected 10 or more .* --pictures FOLDER"):
+        check(FEWEST_DETECTIONS - 1)
+
+
+def test_a_difference_says_in_which_run_it_was(adapted: Path, stranger: Path) -> None:
+    body = adapt(stranger, load(stranger), NAMES, 0.65)
+    seen = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    calls = itertools.count(1)
+
+    def blind_to_the_second(picture: Pixels) -> Found:
+        found = body.reference(picture)
+        return found if next(calls) != 2 else Found(found.boxes[:0], found.scores[:0], found.classes[:0])
+
+    with pytest.raises(ParityError, match="in picture 2 of 2, alone, the exported file finds"):
+        check_parity(adapted, blind_to_the_second, [seen, seen], 128, 128)
