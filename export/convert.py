@@ -21,9 +21,10 @@ from onnx import helper
 
 from export.adapt import Body, adapt
 from export.artifact import PREFIX, ArtifactError, ModelSpec, load, read_spec
-from export.graph import NMS_THRESHOLD, with_nms
+from export.graph import with_nms
 from export.parity import check_parity
 from export.pictures import parity_pictures, synthetic_shapes
+from models.thresholds import NMS_THRESHOLD
 
 Say = Callable[[str], None]
 

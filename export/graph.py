@@ -30,9 +30,6 @@ KEPT = 100
 SCORE_FLOOR = 0.001
 """Below this nothing leaves the graph; the host thresholds higher, at run time."""
 
-NMS_THRESHOLD = 0.65
-"""Default IoU above which the lower-scoring box of one class is dropped (YOLOX, arXiv 2107.08430)."""
-
 
 def preprocess(input_height: int, input_width: int, *, bgr: bool, opset: int = OPSET) -> onnx.ModelProto:
     """``images`` uint8 (B, H, W, 3) RGB to ``pixels`` float32 (B, 3, H, W), 0-255, RGB or BGR.
