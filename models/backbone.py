@@ -140,8 +140,9 @@ class EfficientNetLite0(nn.Module):
         return kept[0], kept[1], x
 
     def early(self, blocks: int) -> Iterable[nn.Module]:
-        """The stem and the first ``blocks`` blocks: what a recipe may freeze."""
-        yield self.stem
+        """The stem and the first ``blocks`` blocks, what a recipe may freeze; nothing for 0."""
+        if blocks:
+            yield self.stem
         yield from self.blocks[:blocks]
 
 

@@ -18,12 +18,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Corners (..., 4) to centre and size (..., 4)."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], -1)
-
-
 def area(boxes: Tensor) -> Tensor:
     """Areas (...) of boxes (..., 4)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -7,8 +7,8 @@ executing anything in them. Knows nothing of ONNX.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
 import os
 import pickle
 import zipfile
@@ -41,14 +41,16 @@ class CheckpointMeta:
     """Epochs of training behind these weights."""
     ap50: float | None
     """Measured on the recipe's validation data, where it had any."""
-    sha256: str
-    """Of the file."""
 
 
 def save_checkpoint(
     path: Path, model: Yolox, epoch: int, ap50: float | None, training: dict[str, Any] | None = None
 ) -> None:
-    """Write ``model`` to ``path`` so that a kill at any moment leaves the old file or the new one."""
+    """Write ``model`` to ``path`` so that a kill at any moment leaves the old file or the new one.
+
+    Raises:
+        CheckpointError: the file cannot be written, for example because the disk is full.
+    """
     content = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -60,11 +62,19 @@ def save_checkpoint(
         "training": training,
     }
     unfinished = path.with_suffix(".partial")
-    with unfinished.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as either
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason}); make room there, then continue with the same command"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> tuple[Yolox, CheckpointMeta]:
@@ -88,7 +98,6 @@ def load_checkpoint(path: Path) -> tuple[Yolox, CheckpointMeta]:
         input_width=config.input_width,
         epoch=content["epoch"],
         ap50=content["ap50"],
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return model.eval(), meta
 

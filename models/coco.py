@@ -1,13 +1,14 @@
 """Annotated pictures from COCO JSON files, checked once when they are read.
 
-Categories are matched to the model's classes by name; others are left out. What is wrong in a file
-is refused with the file and the annotation's id. Knows nothing of tensors, models or augmentation.
+Categories are matched to the model's classes by name. Boxes of other categories and boxes without area
+are left out and counted; whatever else is wrong in a file is refused with the file, the entry's id, the
+key and its value. Knows nothing of tensors, models or augmentation.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,17 @@ import numpy.typing as npt
 
 from models.errors import DataError
 
+log = logging.getLogger(__name__)
+
+Box = tuple[float, float, float, float]
+
 _OUTSIDE_TOLERANCE_PX = 4.0
 """Annotation tools overshoot the border a little; boxes are clipped if it is no more than this."""
+
+_LARGEST = 1e9
+"""No coordinate or area of a picture comes near; NaN, infinities and absurd integers are not below it."""
+
+_SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +51,15 @@ class Example:
     """Objects without a box may be anywhere in this picture."""
 
     def read(self) -> npt.NDArray[np.uint8]:
-        """The picture, uint8 RGB (height, width, 3).
+        """The picture, uint8 RGB (height, width, 3), turned as its annotations see it.
 
         Raises:
             DataError: the file cannot be decoded or has another size than its annotations say.
         """
         bgr = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
+        if bgr is not None and bgr.shape[:2] == (self.width, self.height) and self.width != self.height:
+            # OpenCV turns a photograph as its EXIF rotation says; many annotation tools do not.
+            bgr = cv2.imread(str(self.path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if bgr is None:
             raise DataError(
                 f"{self.path}: not a readable picture; replace it or remove it from the annotations"
@@ -59,16 +72,41 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """An entry of ``images``."""
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
-    """One checked box of a class the model has."""
+    """One box of a class the model has."""
 
     image_id: int
     class_: int
-    box: tuple[float, float, float, float]
+    box: Box
     """xyxy in source pixels, inside the picture."""
     area: float
     """Square pixels of the object where the file says so, else of the box."""
     crowd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CocoFile:
+    """A checked COCO JSON file, as far as it concerns a model's classes."""
+
+    path: Path
+    categories: tuple[str, ...]
+    """The names of all its categories."""
+    pictures: tuple[Picture, ...]
+    annotations: tuple[Annotation, ...]
+    foreign: int
+    """Boxes left out because the model does not have their category."""
+    empty: int
+    """Boxes left out because they have no area."""
 
 
 def load_coco(
@@ -84,15 +122,33 @@ def load_coco(
         extend_top: grow every box upwards by this part of its height, to the picture's border at most.
 
     Raises:
-        DataError: not COCO JSON, a missing picture, a bad annotation, or no category among ``names``.
+        DataError: not COCO JSON, a missing picture, a bad entry, or no category among ``names``.
     """
-    document = read_document(annotations)
-    of_image: dict[int, list[Annotation]] = {image["id"]: [] for image in document["images"]}
-    for annotation in checked_annotations(document, names, annotations):
-        of_image[annotation.image_id].append(annotation)
+    return examples_of(read_coco(annotations, names), images, partial, extend_top)
+
+
+def examples_of(
+    file: CocoFile, images: Path, partial: bool = False, extend_top: float = 0.0
+) -> list[Example]:
+    """As :func:`load_coco`, from a file that was read; logs what is left out.
+
+    Raises:
+        DataError: a missing picture.
+    """
+    if file.foreign or file.empty:
+        log.log(
+            logging.WARNING if file.empty else logging.INFO,
+            "%s: leaves out %d boxes of other categories and %d boxes without area",
+            file.path,
+            file.foreign,
+            file.empty,
+        )
+    of_picture: dict[int, list[Annotation]] = {picture.image_id: [] for picture in file.pictures}
+    for annotation in file.annotations:
+        of_picture[annotation.image_id].append(annotation)
     examples = [
-        _example(image, _existing(images / image["file_name"], annotations, image["id"]), found, partial)
-        for image, found in zip(document["images"], of_image.values(), strict=True)
+        _example(picture, _existing(images / picture.file_name, file.path, picture.image_id), found, partial)
+        for picture, found in zip(file.pictures, of_picture.values(), strict=True)
     ]
     for example in examples:
         height = example.boxes[:, 3] - example.boxes[:, 1]
@@ -100,14 +156,49 @@ def load_coco(
     return examples
 
 
-def _example(image: dict[str, Any], path: Path, found: list[Annotation], partial: bool) -> Example:
+def read_coco(path: Path, names: Sequence[str]) -> CocoFile:
+    """A COCO JSON file; every entry is checked, but not whether its pictures are there.
+
+    Raises:
+        DataError: not COCO JSON, a bad entry, or no category among ``names``.
+    """
+    document = _document(path)
+    pictures = _pictures(document, path)
+    categories = _categories(document, path)
+    index = {name: position for position, name in enumerate(names)}
+    if not any(name in index for name in categories.values()):
+        found = ", ".join(list(categories.values())[:10]) or "it has none"
+        raise DataError(f"{path}: none of its categories ({found}) is among {', '.join(names)}")
+    annotations: list[Annotation] = []
+    foreign = empty = 0
+    for where, entry in _entries(document, "annotations", path):
+        picture = pictures.get(_whole(entry, "image_id", where))
+        if picture is None:
+            raise DataError(f"{where}: image_id {entry['image_id']} is not among the images")
+        category = categories.get(_whole(entry, "category_id", where))
+        if category is None:
+            raise DataError(f"{where}: category_id {entry['category_id']} is not among the categories")
+        if category not in index:
+            foreign += 1
+            continue
+        annotation = _annotation(entry, picture, index[category], where)
+        if annotation is None:
+            empty += 1
+        else:
+            annotations.append(annotation)
+    return CocoFile(
+        path, tuple(categories.values()), tuple(pictures.values()), tuple(annotations), foreign, empty
+    )
+
+
+def _example(picture: Picture, path: Path, found: list[Annotation], partial: bool) -> Example:
     counted = [annotation for annotation in found if not annotation.crowd]
     crowds = [annotation.box for annotation in found if annotation.crowd]
     return Example(
-        image_id=image["id"],
+        image_id=picture.image_id,
         path=path,
-        width=image["width"],
-        height=image["height"],
+        width=picture.width,
+        height=picture.height,
         boxes=np.array([annotation.box for annotation in counted], np.float32).reshape(-1, 4),
         classes=np.array([annotation.class_ for annotation in counted], np.int64),
         crowds=np.array(crowds, np.float32).reshape(-1, 4),
@@ -115,91 +206,103 @@ def _example(image: dict[str, Any], path: Path, found: list[Annotation], partial
     )
 
 
-def checked_annotations(document: dict[str, Any], names: Sequence[str], path: Path) -> Iterator[Annotation]:
-    """The boxes of ``names`` in a document read from ``path``; every annotation is checked.
-
-    Raises:
-        DataError: names the file and the annotation.
-    """
-    classes = _class_of_category(document, names, path)
-    images = {image["id"]: image for image in document["images"]}
-    for annotation in document["annotations"]:
-        where = f"{path}: annotation {annotation.get('id', 'without id')}"
-        image = images.get(annotation.get("image_id"))
-        if image is None:
-            raise DataError(f"{where}: image_id {annotation.get('image_id')!r} is not among the images")
-        category = annotation.get("category_id")
-        if category not in classes:
-            raise DataError(f"{where}: category_id {category!r} is not among the categories")
-        box = _checked_box(annotation.get("bbox"), image, where)
-        class_ = classes[category]
-        if class_ is not None:
-            area = float(annotation.get("area", (box[2] - box[0]) * (box[3] - box[1])))
-            yield Annotation(image["id"], class_, box, area, bool(annotation.get("iscrowd", 0)))
-
-
-def read_document(annotations: Path) -> dict[str, Any]:
-    """A COCO document whose three lists are there and whose images are complete and have unique ids.
-
-    Raises:
-        DataError: missing file, not JSON, not COCO.
-    """
-    try:
-        document: Any = json.loads(annotations.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{annotations}: cannot be read ({error.strerror}); expected a COCO JSON file"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{annotations}: not JSON ({error}); expected a COCO JSON file") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise DataError(f"{annotations}: has no list {key!r}; expected a COCO JSON file")
-    for image in document["images"]:
-        if not isinstance(image.get("file_name"), str) or not all(
-            isinstance(image.get(key), int) for key in ("id", "width", "height")
-        ):
-            raise DataError(
-                f"{annotations}: image {image.get('id', 'without id')} needs id, file_name, width and height"
-            )
-    if len({image["id"] for image in document["images"]}) < len(document["images"]):
-        raise DataError(f"{annotations}: two images have the same id; ids must be unique")
-    return dict(document)
-
-
-def _class_of_category(
-    document: dict[str, Any], names: Sequence[str], annotations: Path
-) -> dict[int, int | None]:
-    """The class index of every category id; ``None`` for those the model does not have."""
-    index = {name: position for position, name in enumerate(names)}
-    classes = {category["id"]: index.get(category["name"]) for category in document["categories"]}
-    if all(position is None for position in classes.values()):
-        found = ", ".join(category["name"] for category in document["categories"][:10])
-        raise DataError(f"{annotations}: none of its categories ({found}) is among {', '.join(names)}")
-    return classes
-
-
-def _checked_box(bbox: object, image: dict[str, Any], where: str) -> tuple[float, float, float, float]:
-    """``bbox`` (x, y, width, height) as xyxy, clipped to its picture."""
-    if not (
-        isinstance(bbox, list)
-        and len(bbox) == 4
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in bbox)
-    ):
-        raise DataError(f"{where}: bbox is {bbox!r}, expected four finite numbers: x, y, width, height")
-    x, y, width, height = bbox
-    if width <= 0 or height <= 0:
-        raise DataError(f"{where}: bbox {bbox} has no area; remove it")
-    beyond = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    if beyond > _OUTSIDE_TOLERANCE_PX:
-        raise DataError(
-            f"{where}: bbox {bbox} leaves its picture of {image['width']}x{image['height']} by {beyond:.0f} pixels"
-        )
-    right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
-    return max(0.0, x), max(0.0, y), right, bottom
-
-
 def _existing(path: Path, annotations: Path, image_id: int) -> Path:
     if not path.is_file():
         raise DataError(f"{annotations}: image {image_id}: no picture {path}; check the images folder")
     return path
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A JSON object with the three lists of a COCO file."""
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a COCO JSON file") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); expected a COCO JSON file") from error
+    for key in _SINGULAR:
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            raise DataError(f"{path}: has no list {key!r}; expected a COCO JSON file")
+    return dict(document)
+
+
+def _pictures(document: dict[str, Any], path: Path) -> dict[int, Picture]:
+    pictures: dict[int, Picture] = {}
+    for where, entry in _entries(document, "images", path):
+        image_id = _whole(entry, "id", where)
+        if image_id in pictures:
+            raise DataError(f"{where}: two images have the same id; ids must be unique")
+        width, height = _whole(entry, "width", where), _whole(entry, "height", where)
+        if width < 1 or height < 1:
+            raise DataError(f"{where}: width and height are {width} and {height}, expected at least 1")
+        pictures[image_id] = Picture(image_id, _text(entry, "file_name", where), width, height)
+    if not pictures:
+        raise DataError(f"{path}: its list of images is empty; there is nothing to learn or measure")
+    return pictures
+
+
+def _categories(document: dict[str, Any], path: Path) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for where, entry in _entries(document, "categories", path):
+        category_id = _whole(entry, "id", where)
+        if category_id in categories:
+            raise DataError(f"{where}: two categories have the same id; ids must be unique")
+        categories[category_id] = _text(entry, "name", where)
+    return categories
+
+
+def _annotation(entry: dict[str, Any], picture: Picture, class_: int, where: str) -> Annotation | None:
+    """A checked annotation; None where its box has no area."""
+    crowd = 0 if entry.get("iscrowd") is None else entry["iscrowd"]
+    if crowd not in (0, 1):
+        raise DataError(f"{where}: iscrowd is {crowd!r:.80}, expected 0 or 1")
+    area = entry.get("area")
+    if area is not None and not (_is_number(area) and area >= 0):
+        raise DataError(f"{where}: area is {area!r:.80}, expected a number of square pixels")
+    box = _clipped_box(entry.get("bbox"), picture, where)
+    box_area = (box[2] - box[0]) * (box[3] - box[1])
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return None
+    return Annotation(picture.image_id, class_, box, box_area if area is None else float(area), bool(crowd))
+
+
+def _clipped_box(bbox: object, picture: Picture, where: str) -> Box:
+    """``bbox`` (x, y, width, height) as xyxy, clipped to its picture; it may have no area."""
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox))):
+        raise DataError(f"{where}: bbox is {bbox!r:.80}, expected four finite numbers: x, y, width, height")
+    x, y, width, height = map(float, bbox)
+    if width < 0 or height < 0:
+        raise DataError(f"{where}: bbox {bbox} has a negative size, expected x, y, width, height")
+    beyond = max(-x, -y, x + width - picture.width, y + height - picture.height)
+    if beyond > _OUTSIDE_TOLERANCE_PX and width > 0 and height > 0:
+        raise DataError(
+            f"{where}: bbox {bbox} leaves its picture of {picture.width}x{picture.height} by {beyond:.0f} pixels"
+        )
+    return max(0.0, x), max(0.0, y), min(x + width, picture.width), min(y + height, picture.height)
+
+
+def _entries(document: dict[str, Any], key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of one of the lists, each with the words that name it in an error."""
+    for position, entry in enumerate(document[key]):
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: {key}[{position}] is {entry!r:.80}, expected an object")
+        name = f"{_SINGULAR[key]} {entry['id']!r:.80}" if "id" in entry else f"{key}[{position}]"
+        yield f"{path}: {name}", entry
+
+
+def _whole(entry: dict[str, Any], key: str, where: str) -> int:
+    value = entry.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{where}: {key} is {value!r:.80}, expected a whole number")
+    return value
+
+
+def _text(entry: dict[str, Any], key: str, where: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {key} is {value!r:.80}, expected text")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
-from models.coco import checked_annotations, read_document
+from models.coco import CocoFile, read_coco
 from models.errors import DataError
 
 _ALL_AREAS = 0
@@ -58,7 +58,11 @@ def coco_metrics(annotations: Path, names: Sequence[str], predictions: Iterable[
     Raises:
         DataError: the file is not COCO JSON, or has no box of ``names``.
     """
-    truth = _truth(annotations, names)
+    return judged(ground_truth(read_coco(annotations, names), names), names, predictions)
+
+
+def judged(truth: COCO, names: Sequence[str], predictions: Iterable[Prediction]) -> Metrics:
+    """As :func:`coco_metrics`, against a :func:`ground_truth` that is used again and again."""
     results = [row for prediction in predictions for row in _rows(prediction)]
     evaluator = COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=_silent)
     evaluator.evaluate()
@@ -76,13 +80,12 @@ def coco_metrics(annotations: Path, names: Sequence[str], predictions: Iterable[
     )
 
 
-def _truth(annotations: Path, names: Sequence[str]) -> COCO:
-    """The ground truth with the model's own class indices (from 1) as categories.
+def ground_truth(file: CocoFile, names: Sequence[str]) -> COCO:
+    """What to judge by, with the model's own class indices (from 1) as categories.
 
     Raises:
         DataError: there is no box of ``names`` to compare with.
     """
-    document = read_document(annotations)
     boxes = [
         {
             "id": number,
@@ -92,12 +95,16 @@ def _truth(annotations: Path, names: Sequence[str]) -> COCO:
             "area": annotation.area,
             "iscrowd": int(annotation.crowd),
         }
-        for number, annotation in enumerate(checked_annotations(document, names, annotations), start=1)
+        for number, annotation in enumerate(file.annotations, start=1)
     ]
     if not any(box["iscrowd"] == 0 for box in boxes):
-        raise DataError(f"{annotations}: has no box of {', '.join(names)}; nothing can be measured on it")
+        raise DataError(f"{file.path}: has no box of {', '.join(names)}; nothing can be measured on it")
+    images = [
+        {"id": picture.image_id, "width": picture.width, "height": picture.height}
+        for picture in file.pictures
+    ]
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    return COCO({"images": document["images"], "annotations": boxes, "categories": categories})
+    return COCO({"images": images, "annotations": boxes, "categories": categories})
 
 
 def _rows(prediction: Prediction) -> Iterator[dict[str, object]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.boxes import nms
+from models.thresholds import NMS_THRESHOLD
 
-NMS_THRESHOLD = 0.65
-"""IoU above which the lower-scoring box of the same class is dropped (YOLOX, arXiv 2107.08430)."""
 _CANDIDATES = 1000
 
 

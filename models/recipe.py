@@ -7,7 +7,7 @@ in :mod:`models.train`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -35,11 +35,16 @@ class ModelPart(_Strict):
     """Start the backbone from ImageNet weights."""
 
 
-class Source(_Strict):
+class ValidationSource(_Strict):
     """One COCO JSON file and its pictures."""
 
     annotations: Annotated[Path, Field(strict=False)]
     images: Annotated[Path, Field(strict=False)]
+
+
+class TrainingSource(ValidationSource):
+    """One COCO JSON file, its pictures, and how they are used."""
+
     labelled: Literal["all", "partial"] = "all"
     """``partial``: objects without a box may be anywhere in these pictures."""
     extend_top: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -49,8 +54,8 @@ class Source(_Strict):
 
 
 class DataPart(_Strict):
-    train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False)]
-    validation: Source | None = None
+    train: Annotated[tuple[TrainingSource, ...], Field(min_length=1, strict=False)]
+    validation: ValidationSource | None = None
 
 
 class AugmentationPart(_Strict):
@@ -67,6 +72,11 @@ class AugmentationPart(_Strict):
     """The last epochs do without mosaics, so that training ends on natural pictures."""
 
 
+def _default_warmup(checked: dict[str, Any]) -> float:
+    epochs: int = checked.get("epochs", 2)
+    return min(1.0, epochs / 2)
+
+
 class SchedulePart(_Strict):
     """AdamW; the learning rate warms up linearly, then falls along a cosine to a hundredth."""
 
@@ -75,7 +85,8 @@ class SchedulePart(_Strict):
     learning_rate: Positive = 0.001
     backbone_rate: Share = 0.3
     """The backbone's learning rate as a part of ``learning_rate``."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    warmup_epochs: Annotated[float, Field(ge=0, default_factory=_default_warmup)]
+    """By default one epoch, but at most half of the training."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     clip_norm: Positive = 20.0
     """Longer gradients are scaled down to this norm."""
@@ -154,6 +165,8 @@ def _one_line(error: ValidationError) -> list[str]:
             lines.append(f"{where}: unknown key; remove it or correct its spelling")
         elif problem["type"] == "missing":
             lines.append(f"{where}: is missing")
-        else:
+        elif isinstance(problem["input"], dict):  # its keys disagree; the message names them
+            lines.append(f"{where}: {problem['msg']}")
+        elif problem["type"] != "default_factory_not_called":  # follows from another mistake
             lines.append(f"{where}: {problem['msg']}, not {problem['input']!r:.80}")
     return lines

@@ -7,13 +7,15 @@ Knows nothing of training.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from faster_coco_eval import COCO
 
 from models.augment import letterboxed
-from models.coco import load_coco
-from models.evaluate import Metrics, Prediction, coco_metrics
+from models.coco import Example, examples_of, read_coco
+from models.evaluate import Metrics, Prediction, ground_truth, judged
 from models.letterbox import Letterbox
 from models.postprocess import detections
 from models.yolox import Yolox
@@ -22,20 +24,37 @@ _SCORE_THRESHOLD = 0.005
 _BATCH = 8
 
 
-def validate(model: Yolox, annotations: Path, images: Path, device: torch.device) -> Metrics:
-    """COCO metrics of ``model`` (in evaluation mode, on ``device``) on a COCO JSON file.
+@dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """Annotated pictures, read and checked once, to be measured on after many epochs."""
+
+    examples: list[Example]
+    truth: COCO
+    names: tuple[str, ...]
+
+
+def load_validation(annotations: Path, images: Path, names: tuple[str, ...]) -> ValidationSet:
+    """The validation data of a COCO JSON file whose pictures are in the folder ``images``.
 
     Raises:
-        DataError: the annotations or a picture are wrong.
+        DataError: the annotations are wrong or have no box of ``names``, or a picture is missing.
     """
-    names = model.config.names
-    return coco_metrics(annotations, names, _predictions(model, annotations, images, device))
+    file = read_coco(annotations, names)
+    return ValidationSet(examples_of(file, images), ground_truth(file, names), names)
+
+
+def validate(model: Yolox, data: ValidationSet, device: torch.device) -> Metrics:
+    """COCO metrics of ``model`` (in evaluation mode, on ``device``), whose classes are the data's.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    return judged(data.truth, data.names, _predictions(model, data.examples, device))
 
 
 @torch.no_grad()
-def _predictions(model: Yolox, annotations: Path, images: Path, device: torch.device) -> Iterator[Prediction]:
+def _predictions(model: Yolox, examples: list[Example], device: torch.device) -> Iterator[Prediction]:
     height, width = model.config.input_height, model.config.input_width
-    examples = load_coco(annotations, images, model.config.names)
     for start in range(0, len(examples), _BATCH):
         chunk = examples[start : start + _BATCH]
         pictures = [torch.from_numpy(letterboxed(example, height, width).image) for example in chunk]

@@ -8,7 +8,8 @@
     ├── ParityError                  the export differs from its model  (export/parity.py)
     ├── DataError, RecipeError       annotations, training recipes      (models/errors.py)
     ├── CheckpointError              not a checkpoint of lookout train  (models/checkpoint.py)
-    ├── TrainingDiverged             the loss is no longer a number     (models/train.py)
+    ├── TrainingDiverged             the loss is no longer a number     (models/trainer.py)
+    ├── TrainingStopped              no memory, or a worker killed      (models/train.py)
     ├── DeviceUnavailable            asked-for hardware or backend is not there
     ├── SourceError                  a camera's fault, and only its own
     │   ├── SourceUnreachable        refused, no route, unknown host

@@ -12,24 +12,15 @@ from playwright.sync_api import Browser, Page
 
 from stream.bench.chromium import chromium, watching_page
 from stream.errors import DeviceUnavailable
-from tests.browser.live import ROOT, running
-
-
-@pytest.fixture(scope="session")
-def model(request: pytest.FixtureRequest) -> Path | None:
-    """The embedded default model (None), or a stranger's where there is none yet."""
-    if (ROOT / "models/weights/lookout-nano.onnx").is_file():
-        return None
-    stranger: Path = request.getfixturevalue("yolox_nano")
-    return stranger
+from tests.browser.live import running
 
 
 @pytest.fixture
-def watch(model: Path | None, tmp_path: Path) -> Callable[..., Any]:
+def watch(tmp_path: Path) -> Callable[..., Any]:
     """``with watch("synthetic:…") as app`` starts the real app."""
 
     def start(*arguments: str) -> Any:
-        return running(*arguments, model=model, log=tmp_path / f"watch{time.monotonic_ns()}.log")
+        return running(*arguments, log=tmp_path / f"watch{time.monotonic_ns()}.log")
 
     return start
 

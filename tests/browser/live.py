@@ -73,11 +73,10 @@ class App:
 
 
 @contextmanager
-def running(*arguments: str, model: Path | None, log: Path) -> Iterator[App]:
+def running(*arguments: str, log: Path) -> Iterator[App]:
     """``lookout watch`` with these arguments on a free port (or the one given), until the block ends."""
     command = [str(Path(sys.executable).with_name("lookout")), "watch", *arguments]
     command += [] if "--port" in arguments else ["--port", "0"]
-    command += ["--model", str(model)] if model else []
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "200"}

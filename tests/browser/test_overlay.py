@@ -98,9 +98,15 @@ def walk(person: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("overlay", ["exact", "smooth"])
 def test_a_box_is_drawn_on_its_own_frame(
-    watch: Callable[..., Any], page: Page, walk: Path, person: np.ndarray, overlay: str
+    watch: Callable[..., Any],
+    page: Page,
+    walk: Path,
+    person: np.ndarray,
+    overlay: str,
+    yolox_nano: Path,
 ) -> None:
-    with watch(str(walk), "--overlay", overlay, "--score", "0.6") as app:
+    # A stranger's model, so that this is about overlays alone, whatever the embedded model can do.
+    with watch(str(walk), "--overlay", overlay, "--score", "0.6", "--model", str(yolox_nano)) as app:
         page.goto(app.url)
         wait_for(page, "lookout.shown.length > 10")
         page.evaluate(MEASURE)

@@ -39,13 +39,38 @@ def test_a_short_recipe_is_enough(tmp_path: Path) -> None:
     assert recipe.data.train[0].labelled == "all"
 
 
+def test_the_warm_up_fits_into_a_short_training(tmp_path: Path) -> None:
+    for epochs, expected in ((1, 0.5), (2, 1.0), (30, 1.0)):
+        (tmp_path / "recipe.yaml").write_text(GOOD.replace("epochs: 3", f"epochs: {epochs}"))
+        assert load_recipe(tmp_path / "recipe.yaml").schedule.warmup_epochs == expected
+
+
+def test_the_newcomers_recipe_explains_every_line() -> None:
+    path = ROOT / "configs" / "train" / "own-data.yaml"
+    recipe = load_recipe(path)
+    assert recipe.data.validation is not None
+    assert recipe.data.train[0].labelled == "all"
+    values = [line for line in path.read_text().splitlines() if line.strip() and not line.endswith(":")]
+    assert [line for line in values if "#" not in line] == []
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ("epochs: 3", "epocks: 3", r"schedule\.epocks: unknown key"),
         ("epochs: 3", "epochs: many", r"schedule\.epochs: .*valid integer.* not 'many'"),
         ("epochs: 3", "epochs: 0", r"schedule\.epochs: .*greater than or equal to 1.* not 0"),
-        ("epochs: 3", "epochs: 1", r"schedule: .*warmup_epochs 1\.0 must be less than epochs 1"),
+        (
+            "epochs: 3",
+            "epochs: 1, warmup_epochs: 1.0",
+            r"schedule: Value error, warmup_epochs 1\.0 must be less than epochs 1$",
+        ),
+        (
+            "schedule:",
+            "  validation: {annotations: v.json, images: v, labelled: partial, repeat: 7}\nschedule:",
+            r"data\.validation\.labelled: unknown key; .* data\.validation\.repeat: unknown key",
+        ),
+        ("epochs: 3", "epochs: many", r"^[^;]*not 'many'$"),
         ("images: pictures", "image: pictures", r"data\.train\.0\.images: is missing"),
         ("images: pictures", "images: p, labelled: some", r"data\.train\.0\.labelled: .*'all' or 'partial'"),
         ("name: mine", "name: ../mine", r"name: .*pattern.* not '\.\./mine'"),

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
 from models.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
-from models.ema import MovingAverage
 from models.errors import DataError, RecipeError
-from models.train import rate_at, train
-from models.validate import validate
+from models.train import TrainingStopped, _machine_limits, train
+from models.validate import load_validation, validate
 from models.yolox import Yolox, YoloxConfig
+from tests.models.conftest import SHAPES, draw_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +57,8 @@ def test_it_learns_a_handful_of_pictures(tmp_path: Path, shapes: Path, precision
         tmp_path, shapes, 8, repeat="8", mosaic="0", rate="0.01", validate_every="8", precision=precision
     )
     model, meta = load_checkpoint(train(recipe))
-    metrics = validate(model, shapes, shapes.parent, torch.device("cpu"))
+    data = load_validation(shapes, shapes.parent, SHAPES)
+    metrics = validate(model, data, torch.device("cpu"))
     print(metrics)
     assert metrics.AP50 > 0.7
     assert meta.ap50 == pytest.approx(metrics.AP50)
@@ -90,10 +96,150 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, shapes: Pa
 
 def test_another_recipe_does_not_continue_a_training(tmp_path: Path, shapes: Path) -> None:
     train(_recipe(tmp_path, shapes, 2))
-    with pytest.raises(RecipeError, match=r"began with another recipe \(schedule differ\)"):
+    with pytest.raises(RecipeError, match=r"began with another recipe \(schedule\.epochs changed\)"):
         train(_recipe(tmp_path, shapes, 3))
     path = train(_recipe(tmp_path, shapes, 3), resume=False)
     assert load_checkpoint(path.with_name("last.pt"))[1].epoch == 3
+
+
+def test_the_remedies_that_errors_name_are_no_other_recipe(tmp_path: Path, shapes: Path) -> None:
+    recipe = _recipe(tmp_path, shapes, 2)
+    last = train(recipe).with_name("last.pt")
+    first = read_checkpoint(last)
+    first["training"]["recipe"]["data"]["validation"]["labelled"] = "all"  # as former versions wrote it
+    torch.save(first, last)
+    text = _recipe(tmp_path, shapes, 2, rate="0.001").read_text()
+    recipe.write_text(text.replace("batch: 4", "batch: 2, clip_norm: 1"))
+    train(recipe)
+    recipe.write_text(recipe.read_text().replace("[square, disc]", "[disc, square]"))
+    with pytest.raises(RecipeError, match=r"began with another recipe \(names changed\)"):
+        train(recipe)
+
+
+def test_a_restart_forgets_the_checkpoints_of_before(tmp_path: Path, shapes: Path) -> None:
+    recipe = _recipe(tmp_path, shapes, 1)
+    best = train(recipe)
+    (shapes.parent / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError):
+        train(recipe, resume=False)
+    assert not best.exists()
+    assert not best.with_name("last.pt").exists()
+
+
+def test_validation_data_is_checked_before_the_first_epoch(tmp_path: Path, shapes: Path) -> None:
+    recipe = _recipe(tmp_path, shapes, 1)
+    text = recipe.read_text()
+    recipe.write_text(
+        text.replace(f"validation: {{annotations: {shapes}", "validation: {annotations: typo.json")
+    )
+    with pytest.raises(DataError, match=r"typo\.json: cannot be read"):
+        train(recipe)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_epoch_outlives_a_failed_validation(tmp_path: Path, shapes: Path) -> None:
+    """The epoch is kept, and validated by the next run even though nothing is left to train."""
+    held_out = draw_shapes(tmp_path / "held_out", 4)
+    recipe = _recipe(tmp_path, shapes, 1)
+    text = recipe.read_text().split("validation:")[1].splitlines()[0]
+    recipe.write_text(
+        recipe.read_text().replace(text, f" {{annotations: {held_out}, images: {held_out.parent}}}")
+    )
+    picture = held_out.parent / "2.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"2\.png: not a readable picture"):
+        train(recipe)
+    folder = tmp_path / "runs" / "shapes"
+    assert read_checkpoint(folder / "last.pt")["epoch"] == 1
+    assert not (folder / "best.pt").exists()
+    picture.write_bytes(whole)
+    _, meta = load_checkpoint(train(recipe))
+    assert (meta.epoch, meta.ap50) == (1, read_checkpoint(folder / "last.pt")["ap50"])
+    assert meta.ap50 is not None
+
+
+def test_a_misspelt_class_is_not_trained_as_background(tmp_path: Path, shapes: Path) -> None:
+    recipe = _recipe(tmp_path, shapes, 1)
+    recipe.write_text(recipe.read_text().replace("[square, disc]", "[square, Disc]"))
+    with pytest.raises(RecipeError, match=r"no training data has a category Disc; .* not in names: disc\)"):
+        train(recipe)
+
+
+def test_data_without_a_box_teaches_nothing(tmp_path: Path, shapes: Path) -> None:
+    document = json.loads(shapes.read_text())
+    document["annotations"] = []
+    empty = shapes.with_name("empty.json")
+    empty.write_text(json.dumps(document))
+    recipe = _recipe(tmp_path, shapes, 1)
+    recipe.write_text(recipe.read_text().replace(f"[{{annotations: {shapes}", f"[{{annotations: {empty}"))
+    with pytest.raises(DataError, match="has no box of square, disc; there is nothing to learn"):
+        train(recipe)
+
+
+def test_it_says_the_boxes_and_how_to_export(
+    tmp_path: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = train(_recipe(tmp_path, shapes, 1, repeat="3"))
+    said = capsys.readouterr().out
+    assert "boxes an epoch: square 12, disc 12\n" in said
+    assert f"lookout export {best} --out shapes.onnx --pictures {shapes.parent}\n" in said
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, shapes: Path) -> None:
+    (tmp_path / "runs").write_text("a file, not a folder")
+    with pytest.raises(RecipeError, match=r"runs: .* cannot be made .*; give another folder"):
+        train(_recipe(tmp_path, shapes, 1))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_one_line_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    model = Yolox(YoloxConfig(("a",), 64, 64, 12, 8))
+    path, unfinished = tmp_path / "last.pt", tmp_path / "last.partial"
+    save_checkpoint(path, model, 1, None)
+    unfinished.symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot be written .*; make room") as caught:
+        save_checkpoint(path, model, 2, None)
+    assert "\n" not in str(caught.value)
+    assert not unfinished.is_symlink()
+    assert load_checkpoint(path)[1].epoch == 1
+
+
+def test_a_killed_worker_is_one_line(tmp_path: Path, shapes: Path) -> None:
+    ended = threading.Event()
+
+    def kill_workers() -> None:
+        while not ended.wait(0.05):
+            for child in psutil.Process().children():
+                child.kill()
+
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
+    try:
+        with pytest.raises(
+            TrainingStopped, match=r"worker process .*; lower schedule.batch or workers"
+        ) as caught:
+            train(_recipe(tmp_path, shapes, 20, repeat="50", workers="1"))
+    finally:
+        ended.set()
+        killer.join()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: torch.empty(1 << 50, dtype=torch.uint8), lambda: np.empty(1 << 50)]
+)
+def test_too_little_memory_is_one_line(allocate: Callable[[], object]) -> None:
+    with pytest.raises(TrainingStopped, match=r"out of memory .*; lower schedule.batch or workers") as caught:
+        with _machine_limits():
+            allocate()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        with _machine_limits():
+            torch.zeros(3).reshape(2, 2)
 
 
 def test_a_broken_picture_is_one_line_from_a_worker_too(tmp_path: Path, shapes: Path) -> None:
@@ -101,28 +247,6 @@ def test_a_broken_picture_is_one_line_from_a_worker_too(tmp_path: Path, shapes: 
     with pytest.raises(DataError, match=r"3\.png: not a readable picture") as caught:
         train(_recipe(tmp_path, shapes, 2, workers="1"))
     assert "\n" not in str(caught.value)
-
-
-def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
-    assert rate_at(0.05, 0.1) == pytest.approx(0.5)
-    assert rate_at(0.1, 0.1) == pytest.approx(1)
-    assert rate_at(0.55, 0.1) == pytest.approx((1 + 0.01) / 2)
-    assert rate_at(1, 0.1) == pytest.approx(0.01)
-    assert rate_at(0, 0) == pytest.approx(1)
-
-
-def test_the_average_follows_the_weights() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 0.0)
-    average = MovingAverage(model, decay=0.5)
-    torch.nn.init.constant_(model.weight, 1.0)
-    before = 0.0
-    for _ in range(20):
-        average.update(model)
-        assert before < average.model.weight.item() <= 1
-        before = average.model.weight.item()
-    assert before > 0.99
-    assert model.weight.item() == 1
 
 
 def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
