@@ -1,0 +1,191 @@
+"""The weights and everything else that changes during a training, and one step of it.
+
+AdamW on a decoupled learning rate, mixed precision where it is safe, gradients clipped, weights
+averaged. Knows nothing of files, epochs or validation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backbone import load_imagenet_weights
+from models.ema import MovingAverage
+from models.errors import LookoutError, RecipeError
+from models.loader import Batch
+from models.losses import detection_loss
+from models.recipe import Recipe
+from models.yolox import Yolox, YoloxConfig, grid
+
+_FINAL_RATE = 0.01
+"""The learning rate at the end, as a part of the highest."""
+
+
+class TrainingDiverged(LookoutError):
+    """The loss or its gradient is no longer a number."""
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Everything that changes during a training."""
+
+    recipe: Recipe
+    device: torch.device
+    model: Yolox
+    average: MovingAverage[Yolox]
+    optimiser: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    precision: torch.dtype
+    epoch: int = 0
+    """Finished epochs."""
+    best_ap50: float = -1.0
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed training needs besides the averaged weights."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "updates": self.average.updates,
+            "best_ap50": self.best_ap50,
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Continue from the content of a ``last.pt``; the learning rates stay the recipe's."""
+        state = content["training"]
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(content["weights"])
+        self.average.updates = state["updates"]
+        highest = [group["highest"] for group in self.optimiser.param_groups]
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group, rate in zip(self.optimiser.param_groups, highest, strict=True):
+            group["highest"] = rate
+        if state["scaler"]:  # empty where the training so far had no need of one
+            self.scaler.load_state_dict(state["scaler"])
+        self.best_ap50 = state["best_ap50"]
+        self.epoch = content["epoch"]
+        torch.set_rng_state(state["random"])
+
+
+def build(recipe: Recipe) -> Trainer:
+    """A trainer at its start, seeded by the recipe.
+
+    Raises:
+        RecipeError: the recipe asks for CUDA where there is none.
+        DataError: the package with the ImageNet weights is missing.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    device = _device(recipe)
+    part = recipe.model
+    model = Yolox(
+        YoloxConfig(recipe.names, part.input_height, part.input_width, part.backbone_blocks, part.width)
+    )
+    if part.pretrained:
+        load_imagenet_weights(model.backbone)
+    for module in model.backbone.early(recipe.schedule.frozen_blocks):
+        module.requires_grad_(False)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = _precision(recipe, device)
+    return Trainer(
+        recipe=recipe,
+        device=device,
+        model=model,
+        average=MovingAverage(model, recipe.schedule.ema_decay),
+        optimiser=_optimiser(model, recipe),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        precision=precision,
+    )
+
+
+def step(trainer: Trainer, batch: Batch, rate: float) -> float:
+    """One update of the weights at ``rate``, a part of the highest learning rate; returns the loss.
+
+    Raises:
+        TrainingDiverged: the loss or its gradient is no longer a number; the weights are as before.
+    """
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = group["highest"] * rate
+    model, device = trainer.model, trainer.device
+    images = model.normalise(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
+    mixed = trainer.precision != torch.float32
+    with torch.autocast(device.type, trainer.precision, enabled=mixed):
+        raw = model(images)
+    targets = [target.to(device) for target in batch.targets]
+    where = grid(images.shape[2], images.shape[3], device)
+    loss = detection_loss(raw.float(), where, targets).total
+    if not loss.isfinite():
+        raise _diverged(trainer, "loss", loss)
+    trainer.optimiser.zero_grad(set_to_none=True)
+    trainer.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    trainer.scaler.unscale_(trainer.optimiser)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), trainer.recipe.schedule.clip_norm)
+    # A scaler skips steps that overflow, and scales less next time; without scaling that is no remedy.
+    if not norm.isfinite() and trainer.scaler.get_scale() <= 1:
+        raise _diverged(trainer, "gradient", norm)
+    trainer.scaler.step(trainer.optimiser)
+    trainer.scaler.update()
+    trainer.average.update(model)
+    return loss.item()
+
+
+def _diverged(trainer: Trainer, what: str, value: Tensor) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"the {what} became {value.item()} in epoch {trainer.epoch + 1}; lower schedule.learning_rate or "
+        f"schedule.clip_norm, or set precision: float32, then continue with the same command"
+    )
+
+
+def rate_at(progress: float, warmup: float) -> float:
+    """The learning rate, as a part of the highest, at ``progress`` of the training (0 to 1)."""
+    if progress < warmup:
+        return progress / warmup
+    along = (progress - warmup) / (1 - warmup)
+    return _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * along)) / 2
+
+
+def _device(recipe: Recipe) -> torch.device:
+    there = torch.cuda.is_available()
+    if recipe.device == "cuda" and not there:
+        raise RecipeError(
+            "device: cuda was asked for, but torch finds no CUDA device; use device: cpu or auto"
+        )
+    return torch.device("cuda" if there and recipe.device != "cpu" else "cpu")
+
+
+def _precision(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """What the network computes in; the loss is always float32."""
+    if device.type == "cuda":
+        mixed = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.float32 if recipe.precision == "float32" else mixed
+    fast = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    wanted = recipe.precision == "mixed" or (recipe.precision == "auto" and fast)
+    return torch.bfloat16 if wanted else torch.float32
+
+
+def _optimiser(model: Yolox, recipe: Recipe) -> torch.optim.AdamW:
+    """The backbone learns more slowly; biases and batch norm do not decay."""
+    schedule = recipe.schedule
+    groups = []
+    for in_backbone, highest in (
+        (True, schedule.learning_rate * schedule.backbone_rate),
+        (False, schedule.learning_rate),
+    ):
+        for decays in (True, False):
+            chosen = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+                and name.startswith("backbone.") == in_backbone
+                and (parameter.ndim > 1) == decays
+            ]
+            decay = schedule.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "weight_decay": decay, "highest": highest})
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate)

@@ -1,0 +1,101 @@
+"""One step of a training, and what surrounds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.augment import Augmentation
+from models.coco import load_coco
+from models.ema import MovingAverage
+from models.loader import Batch, EpochSamples, epoch_batches
+from models.recipe import Recipe
+from models.trainer import Trainer, TrainingDiverged, build, rate_at, step
+from tests.models.conftest import SHAPES
+
+
+def _trainer(rate: float = 0.001) -> Trainer:
+    return build(
+        Recipe.model_validate(
+            {
+                "name": "steps",
+                "names": SHAPES,
+                "data": {"train": [{"annotations": "unused.json", "images": "unused"}]},
+                "model": {
+                    "input_height": 96,
+                    "input_width": 128,
+                    "backbone_blocks": 12,
+                    "width": 16,
+                    "pretrained": False,
+                },
+                "schedule": {"epochs": 2, "learning_rate": rate},
+                "device": "cpu",
+                "precision": "float32",
+            }
+        )
+    )
+
+
+def _batch(shapes: Path) -> Batch:
+    examples = load_coco(shapes, shapes.parent, SHAPES)
+    return next(epoch_batches(EpochSamples(examples, 96, 128, Augmentation(), 0, 0), 2, 0))
+
+
+def test_without_frozen_blocks_everything_is_trained() -> None:
+    assert all(parameter.requires_grad for parameter in _trainer().model.parameters())
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes: Path) -> None:
+    trainer = _trainer()
+    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingDiverged, match=r"gradient became nan in epoch 1; lower .* same command"):
+        step(trainer, _batch(shapes), 1.0)
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert all(parameter.isfinite().all() for parameter in trainer.average.model.parameters())
+
+
+def test_float16_skips_a_step_that_overflows(shapes: Path) -> None:
+    """With a loss scale there is a remedy, until the scale is down to one."""
+    trainer, batch = _trainer(), _batch(shapes)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    step(trainer, batch, 1.0)
+    step(trainer, batch, 1.0)
+    assert trainer.scaler.get_scale() == 1
+    with pytest.raises(TrainingDiverged):
+        step(trainer, batch, 1.0)
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_a_resumed_training_takes_the_recipes_rate_and_needs_no_scaler_state() -> None:
+    before, now = _trainer(rate=0.004), _trainer(rate=0.001)
+    content = {"training": before.state(), "weights": before.average.model.state_dict(), "epoch": 1}
+    assert content["training"]["scaler"] == {}
+    now.scaler = torch.amp.GradScaler("cpu")  # as where the GPU computes in float16
+    now.restore(content)
+    assert max(group["highest"] for group in now.optimiser.param_groups) == 0.001
+    assert now.epoch == 1
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
+    assert rate_at(0.05, 0.1) == pytest.approx(0.5)
+    assert rate_at(0.1, 0.1) == pytest.approx(1)
+    assert rate_at(0.55, 0.1) == pytest.approx((1 + 0.01) / 2)
+    assert rate_at(1, 0.1) == pytest.approx(0.01)
+    assert rate_at(0, 0) == pytest.approx(1)
+
+
+def test_the_average_follows_the_weights() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 0.0)
+    average = MovingAverage(model, decay=0.5)
+    torch.nn.init.constant_(model.weight, 1.0)
+    before = 0.0
+    for _ in range(20):
+        average.update(model)
+        assert before < average.model.weight.item() <= 1
+        before = average.model.weight.item()
+    assert before > 0.99
+    assert model.weight.item() == 1
