@@ -24,8 +24,8 @@ from stream.encode import Codec
 from stream.errors import LookoutError, SourceBroken, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
-from stream.metrics import Rate
 from stream.planes import settle_tags
+from stream.rate import Rate
 from stream.sources import SourceInfo, SourceOptions, open_source
 from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.hub import Hub

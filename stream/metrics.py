@@ -6,36 +6,14 @@ names. Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from time import monotonic
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from stream.camera import CameraStatus
-    from stream.pipeline import Pipeline
-
-
-class Rate:
-    """Events a second over the last ``window_s`` seconds; bounded memory."""
-
-    def __init__(self, window_s: float = 3.0, most: int = 512) -> None:
-        self._window_s = window_s
-        self._times: deque[float] = deque(maxlen=most)
-
-    def tick(self) -> None:
-        self._times.append(monotonic())
-
-    def per_second(self) -> float:
-        now = monotonic()
-        recent = [time for time in list(self._times) if now - time <= self._window_s]
-        if len(recent) < 2:
-            return 0.0
-        return (len(recent) - 1) / max(now - recent[0], 1e-6)
+from stream.camera import CameraStatus
+from stream.pipeline import Pipeline
 
 
 class PipelineCollector(Collector):
