@@ -18,7 +18,7 @@ from typing import Any
 
 import aioice
 import aiortc
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 import uvicorn
