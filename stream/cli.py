@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errors.print(f"lookout: {line}", style="red", markup=False)
         return error.exit_code
     except ModuleNotFoundError as error:
-        errors.print(
-            f"lookout: this command needs the package {error.name!r}: pip install 'lookout[train,browser]'"
-        )
+        if error.name not in OPTIONAL:
+            raise
+        errors.print(f"lookout: this command needs {error.name}; install it with: make setup", markup=False)
         return 1
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()

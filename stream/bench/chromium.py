@@ -111,7 +111,7 @@ def chromium() -> Iterator[Browser]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise DeviceUnavailable("playwright is not installed: pip install 'lookout[browser]'") from error
+        raise DeviceUnavailable("playwright is not installed: make setup") from error
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable)
         try:
