@@ -7,7 +7,6 @@ headers or aiortc.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +19,7 @@ from av import CodecContext, VideoCodecContext, VideoFrame
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
+from stream.cores import usable_cores
 from stream.errors import DeviceUnavailable
 from stream.planes import LIMITED_RANGE, blank_like, is_full_range, views
 from stream.webrtc.payload import packetise_h264, packetise_vp8
@@ -33,6 +33,8 @@ RATE_BUFFER_S = 0.3
 # Rate control counts pictures, not seconds, so it must know the rate; beyond this factor it is told anew.
 RATE_TOLERANCE = 1.5
 LARGEST_SIDE = 16382  # even, and the most that both libx264 (16384) and libvpx (16383) take
+MOST_PIXELS_A_THREAD = 1920 * 1088
+MOST_THREADS = 4
 _RATE_SPAN = 16
 
 
@@ -162,8 +164,8 @@ class H264Encoder(_LibavEncoder):
     def _configured(self, width: int, height: int) -> VideoCodecContext:
         context = _context("libx264")
         context.profile = "Baseline"
-        # Slices of one picture in two threads halve the time and add no delay.
-        context.thread_count = 2 if width * height >= 1280 * 720 and (os.cpu_count() or 1) > 1 else 1
+        # Slices in several threads cost a tenth more, and cores that detection wants: for large pictures only.
+        context.thread_count = min(-(-width * height // MOST_PIXELS_A_THREAD), MOST_THREADS, usable_cores())
         context.thread_type = "SLICE"
         context.options = {
             "preset": "ultrafast",

@@ -4,9 +4,10 @@
 
 On CUDA one detector thread batches the cameras. On CPU a batch is no faster than its pictures one
 by one, and a run spread over cores wastes a third of them at its barriers, so there are several
-threads with a run each; results are handed over in the order in which the frames were taken. A
-thread takes at most one frame of each camera and begins where the last one left off, so that under
-overload no camera starves. Knows nothing of HTTP, WebRTC or torch.
+threads with a run each. Results are handed over in the order in which the frames were taken: one that
+is early is kept for whoever finishes the batch before it, and its thread goes on. A thread takes at
+most one frame of each camera and begins where the last one left off, so that under overload no camera
+starves. Knows nothing of HTTP, WebRTC or torch.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from time import monotonic
 
 from stream.camera import Camera
 from stream.config import AppConfig
+from stream.cores import usable_cores
 from stream.detector import Detector
 from stream.errors import SignallingError
 from stream.frames import Detections, Frame
-from stream.session import usable_cores
 from stream.tracking import TrackerParameters
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ CUDA_BATCH = 8
 STOP_TIMEOUT_S = 1.5
 
 Batch = list[tuple[Camera, Frame]]
+Found = list[Detections | None]
+"""The detections of each frame of a batch; None for one that the model failed on."""
 
 
 class Pipeline:
@@ -59,11 +62,12 @@ class Pipeline:
             for number, each in enumerate(self._detectors)
         ]
         self._stop = threading.Event()
-        self._waiting = threading.Condition()
+        self._waiting = threading.Condition()  # guards all that follows
         self._first = 0  # the camera that is asked first
         self._taken = 0  # batches handed out
-        self._turn = threading.Condition()
         self._delivered = 0  # batches whose results were handed over, in order
+        self._early: dict[int, tuple[Batch, Found]] = {}  # results by batch, until it is their turn
+        self._delivering = False  # a thread is at it, and takes along what is ready
 
     @property
     def run_seconds(self) -> float:
@@ -83,9 +87,8 @@ class Pipeline:
         self._stop.set()
         for camera in self.cameras.values():
             camera.request_stop()
-        for condition in (self._waiting, self._turn):
-            with condition:
-                condition.notify_all()
+        with self._waiting:
+            self._waiting.notify_all()
         for camera in self.cameras.values():
             camera.join(max(0.0, deadline - monotonic()))
         for thread in self._threads:
@@ -110,16 +113,29 @@ class Pipeline:
 
     def _detect_for_ever(self, detector: Detector) -> None:
         while (taken := self._take()) is not None:
-            ticket, batch = taken
-            found = self._detect(detector, batch)
-            if not self._await_turn(ticket):
-                return
-            self._deliver(batch, found)
-            with self._turn:
-                self._delivered += 1
-                self._turn.notify_all()
+            number, batch = taken
+            self._hand_over(number, batch, self._detect(detector, batch))
 
-    def _deliver(self, batch: Batch, found: list[Detections | None]) -> None:
+    def _hand_over(self, number: int, batch: Batch, found: Found) -> None:
+        """Deliver what is next in order, as far as it is there; an early result waits, not its thread."""
+        with self._waiting:
+            self._early[number] = batch, found
+            if self._delivering:
+                return
+            self._delivering = True
+        while (following := self._next_in_order()) is not None:
+            self._deliver(*following)
+
+    def _next_in_order(self) -> tuple[Batch, Found] | None:
+        with self._waiting:
+            following = None if self._stop.is_set() else self._early.pop(self._delivered, None)
+            self._delivering = following is not None
+            if self._delivering:
+                self._delivered += 1
+                self._waiting.notify()
+            return following
+
+    def _deliver(self, batch: Batch, found: Found) -> None:
         """Hand results to their cameras; called by one thread at a time, in order."""
         self.batches += 1
         if None not in found:
@@ -134,10 +150,14 @@ class Pipeline:
                 log.exception("camera %s: tracking or showing a frame failed", camera.id)
 
     def _take(self) -> tuple[int, Batch] | None:
-        """Wait for frames; their place in the order and the frames. None when stopped."""
+        """Wait for frames; their place in the order and the frames. None when stopped.
+
+        At most twice as many batches are under way as there are threads.
+        """
         with self._waiting:
             while not self._stop.is_set():
-                if batch := self._collect():
+                room = self._taken - self._delivered < 2 * len(self._threads)
+                if room and (batch := self._collect()):
                     self._taken += 1
                     return self._taken - 1, batch
                 self._waiting.wait()
@@ -157,8 +177,7 @@ class Pipeline:
                     break
         return batch
 
-    def _detect(self, detector: Detector, batch: Batch) -> list[Detections | None]:
-        """The detections of each frame; None for one that the model failed on."""
+    def _detect(self, detector: Detector, batch: Batch) -> Found:
         try:
             # Weak detections too: the tracker's second stage wants them, and decides what is shown.
             return [*detector.detect([frame.picture for _, frame in batch], self.tracking.low_score)]
@@ -170,10 +189,3 @@ class Pipeline:
             self.fault = f"{type(error).__name__}: {error}"[:300]
             self._stop.wait(0.2)
             return [None]
-
-    def _await_turn(self, ticket: int) -> bool:
-        """Wait until every batch taken earlier was handed over; False when stopped."""
-        with self._turn:
-            while self._delivered != ticket and not self._stop.is_set():
-                self._turn.wait()
-        return not self._stop.is_set()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import io
-import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from export.artifact import ArtifactError, ModelSpec
+from stream.cores import usable_cores
 from stream.errors import DeviceUnavailable
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -77,11 +77,6 @@ def default_threads() -> int:
     YOLOX-nano from 13 to 18 ms of CPU a run and made it no faster, while decoding and encoding waited.
     """
     return max(1, min(MOST_THREADS, usable_cores() // 2))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open_cuda(path: Path, spec: ModelSpec, threads: int) -> Any | str:

@@ -26,10 +26,10 @@ from av import VideoFrame
 from stream.bench.clips import HEIGHT, WIDTH, clip_720p
 from stream.bench.drain import Drain, wait_for, watched
 from stream.config import AppConfig, CameraConfig, DetectorConfig
+from stream.cores import usable_cores
 from stream.detector import Detector
 from stream.encode import CLOCK_HZ, make_encoder
 from stream.pipeline import Pipeline
-from stream.session import usable_cores
 
 ROUNDS = 3
 FRAMES = 100  # of each bare part and round

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 from export.artifact import ModelSpec
 from stream.bench.drain import Drain, watched
 from stream.config import AppConfig, CameraConfig, DetectorConfig
+from stream.cores import usable_cores
 from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
-from stream.session import usable_cores
 from stream.sources import SourceOptions, open_source
 from stream.tracking import Tracker
 
