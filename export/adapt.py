@@ -1,33 +1,60 @@
-"""A stranger's ONNX file, recognised by its inputs and outputs and turned into a body.
+"""A stranger's ONNX file: recognised by what it shows, and turned into a contract graph.
 
-Nothing is guessed: a signature that no adapter recognises is an error that shows it. One family
-is known so far; the next one is a file like ``yolox_grid`` and one more ``if`` in ``adapt``.
+Nothing is guessed. A signature that no family reads is an error that shows it, one that several
+families read is a question, and what the file cannot say (how its pixels are to be prepared) is the
+family's custom, said aloud and open to change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
-from export import yolox_grid
-from export.artifact import ArtifactError
-from export.coco import COCO_NAMES
-from export.reference import Found, Pixels, Reference, find, suppress
+from export.artifact import Resize
+from export.batch import looped, takes_batches, with_dynamic_batch
+from export.contract import complete
+from export.families import FAMILIES
+from export.graph import IR_VERSION, join, modernised, opset_of, prefixed
+from export.names import class_names
+from export.pixels import Color, PixelRule, Triple, plain, preprocess
+from export.reading import Finished, Reading
+from export.reference import Found, Pixels, Reference, find, rank, suppress
+from export.signature import AdaptError, Signature, Size, describe, read_signature, side_values
+from models.thresholds import NMS_THRESHOLD
+
+__all__ = ["AdaptError", "Body", "Wishes", "adapt"]
 
 
-class AdaptError(ArtifactError):
-    """A stranger's model that no adapter recognises, or that cannot be adapted as asked."""
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user says of a model that the file does not. None: as the file or its family has it.
+
+    Attributes:
+        names: of the classes.
+        family: how to read the file, where it could be read in several ways.
+        color, mean, std, resize: of its pixels (``PixelRule``).
+        input_size: height and width, for a file that takes any.
+        nms_threshold: IoU above which the lower-scoring box of the same class is dropped.
+    """
+
+    names: tuple[str, ...] | None = None
+    family: str | None = None
+    color: Color | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    resize: Resize | None = None
+    input_size: Size | None = None
+    nms_threshold: float = NMS_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A model on its way into the contract: see ``graph`` for the surface of ``model``."""
+    """A model in the contract's form, not yet proven."""
 
     model: onnx.ModelProto
     family: str
@@ -38,97 +65,170 @@ class Body:
     """The unexported model."""
     said: str
     """What was recognised, for the user."""
+    resize: Resize = "letterbox"
+    nms_threshold: float | None = None
 
 
-def adapt(path: Path, model: onnx.ModelProto, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
-    """Recognise a stranger's model and graft its preprocessing and decoding onto it.
+def adapt(path: Path, model: onnx.ModelProto, wishes: Wishes) -> Body:
+    """Recognise a stranger's model and graft onto it what it lacks.
 
     Args:
-        path: named in errors.
+        path: of the file, named in errors.
         model: what is in it.
-        names: class names; None takes COCO's where the model has 80 classes.
-        nms_threshold: used by the reference.
+        wishes: what the user says of it.
 
     Raises:
-        AdaptError: no adapter recognises it, or the names do not fit its classes.
+        AdaptError: no family reads it, several do, it does not run, or the names do not fit its classes.
     """
-    model = _without_weights_as_inputs(model)
-    if yolox_grid.recognises(model):
-        return _yolox_grid(path, model, names, nms_threshold)
-    raise AdaptError(
-        f"{path}: no adapter recognises this model. Its inputs: {_signature(model.graph.input)}; its outputs: "
-        f"{_signature(model.graph.output)}. Needed: {yolox_grid.NEEDED}; or a graph that already is lookout's "
-        "(README, 'The one graph contract')"
+    signature = read_signature(path, model, wishes.input_size)
+    reading = choose(signature, wishes.family)
+    rule = reading.pixels.changed(color=wishes.color, mean=wishes.mean, std=wishes.std, resize=wishes.resize)
+    threshold = wishes.nms_threshold if reading.nms else None
+    contract, batching = _contract(signature, reading, rule, threshold)
+    return Body(
+        model=contract,
+        family=reading.family,
+        names=class_names(path, wishes.names or reading.names, reading.classes),
+        input_height=signature.height,
+        input_width=signature.width,
+        reference=_reference(signature, reading, rule, threshold),
+        said=f"{reading.said}; pixels taken as {rule}; input {_size(signature)}; {batching}",
+        resize=rule.resize,
+        nms_threshold=threshold,
     )
 
 
-def _yolox_grid(
-    path: Path, model: onnx.ModelProto, names: tuple[str, ...] | None, nms_threshold: float
-) -> Body:
-    height, width = yolox_grid.input_size(model)
-    try:
-        body = yolox_grid.body(model)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnx and onnxruntime errors share no base class
-        first_line = str(error).strip().splitlines()[0][:200]
+def choose(signature: Signature, family: str | None) -> Reading:
+    """The one reading of a model.
+
+    Raises:
+        AdaptError: none, or several and no word which; says what there is.
+    """
+    found = [reading for module in FAMILIES for reading in module.readings(signature)]
+    fitting = [
+        reading for reading in found if (not reading.doubt if family is None else reading.family == family)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    path, shown = signature.path, describe(signature.model)
+    known = ", ".join(sorted({reading.family for reading in found}))
+    if not found:
+        needed = "; ".join(module.NEEDED for module in FAMILIES)
         raise AdaptError(
-            f"{path}: looks like {yolox_grid.SAID}, but its graph does not load: {first_line}"
+            f"{path}: no adapter recognises this model. {shown}. Needed: {needed}; or a graph that already is "
+            "lookout's (README, 'The one graph contract')"
+        )
+    if family is not None:
+        raise AdaptError(f"{path}: --family {family} does not fit this model; what fits: {known}. {shown}")
+    why = "; ".join(f"{reading.family}: {reading.doubt or reading.said}" for reading in found)
+    raise AdaptError(
+        f"{path}: could be one of several families; say which with --family: lookout export {path} "
+        f"--family {found[0].family} --out {path.stem}-lookout.onnx ({why}). {shown}"
+    )
+
+
+def _size(signature: Signature) -> str:
+    note = " (the file takes any; change it with --input-size)" if signature.size_was_open else ""
+    return f"{signature.width}x{signature.height}{note}"
+
+
+def _contract(
+    signature: Signature, reading: Reading, rule: PixelRule, nms_threshold: float | None
+) -> tuple[onnx.ModelProto, str]:
+    """The contract graph for any batch, and how it takes one."""
+    try:
+        if signature.layout != "chw":
+            body = _tried(lambda: _body(signature, reading, rule, with_dynamic_batch))
+            if body is not None and takes_batches(body):
+                return complete(body, nms_threshold), "any batch at once"
+        body = _body(signature, reading, rule, _with_batch_of_one)
+        return looped(
+            complete(body, nms_threshold)
+        ), "made for one picture at a time, so a batch is looped over"
+    except AdaptError:
+        raise
+    except Exception as error:  # onnx's errors share no base class
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise AdaptError(
+            f"{signature.path}: was recognised as {reading.said}, but its graph cannot be completed: {line}"
         ) from error
 
-    def reference(picture: Pixels) -> Found:
-        bgr = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1)[None], np.float32)
-        rows = session.run(None, {model.graph.input[0].name: bgr})[0][0]
-        boxes, class_scores = yolox_grid.decode(rows, height, width)
-        return find(boxes, class_scores, nms_threshold, suppress)
 
-    return Body(
-        model=body,
-        family=yolox_grid.FAMILY,
-        names=class_names(path, names, yolox_grid.class_count(model)),
-        input_height=height,
-        input_width=width,
-        reference=reference,
-        said=yolox_grid.SAID,
+def _tried(make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto | None:
+    try:
+        return make()
+    except Exception:  # onnx's errors share no base class; the model is then looped over
+        return None
+
+
+def _body(
+    signature: Signature,
+    reading: Reading,
+    rule: PixelRule,
+    batched: Callable[[onnx.ModelProto], onnx.ModelProto],
+) -> onnx.ModelProto:
+    """Preprocessing, the stranger, decoding: a body as in ``export.contract``."""
+    stranger = prefixed(
+        _plain_types(_settled(batched(modernised(signature.model)), signature, reading)), "model/"
     )
+    opset = opset_of(stranger)
+    before = preprocess(
+        rule, signature.height, signature.width, signature.layout, signature.picture.kind, opset
+    )
+    with_pixels = join(before, stranger, {"pixels": f"model/{signature.picture.name}"})
+    wires = {f"model/{output}": wanted for output, wanted in reading.wires.items()}
+    return join(with_pixels, reading.decoder(opset), wires)
 
 
-def class_names(path: Path, names: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
-    """The names of a model's ``count`` classes: those given, or COCO's for 80.
-
-    Raises:
-        AdaptError: another number of names than of classes, or none and not 80 classes.
-    """
-    if names is None and count == len(COCO_NAMES):
-        return COCO_NAMES
-    if names is None:
-        raise AdaptError(
-            f"{path}: the model has {count} classes and no names; export it first: "
-            f"lookout export {path} --names a,b,c --out {path.stem}-lookout.onnx"
-        )
-    if len(names) != count:
-        raise AdaptError(f"{path}: --names gives {len(names)} names, the model has {count} classes")
-    return names
-
-
-def _without_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Files of IR version 3 list every weight as an input; this drops those."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+def _settled(model: onnx.ModelProto, signature: Signature, reading: Reading) -> onnx.ModelProto:
+    """The model with inputs besides the picture as constants, expanded to the batch where that is free."""
+    values = {**side_values(signature.others, signature.height, signature.width), **reading.constants}
+    for name, value in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    inputs = [value for value in model.graph.input if value.name not in values]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
 
 
-def _signature(values: Iterable[onnx.ValueInfoProto]) -> str:
-    return ", ".join(_describe(value) for value in values) or "none"
+def _plain_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every output float32 or int64."""
+    for value in model.graph.output:
+        kind = value.type.tensor_type.elem_type
+        if kind in (TensorProto.FLOAT, TensorProto.INT64):
+            continue
+        wide = TensorProto.INT64 if kind in (TensorProto.INT32, TensorProto.UINT8) else TensorProto.FLOAT
+        original = f"{value.name}/as_given"
+        for node in model.graph.node:
+            node.input[:] = [original if name == value.name else name for name in node.input]
+            node.output[:] = [original if name == value.name else name for name in node.output]
+        model.graph.node.append(helper.make_node("Cast", [original], [value.name], to=wide))
+        value.type.tensor_type.elem_type = wide
+    return model
 
 
-def _describe(value: onnx.ValueInfoProto) -> str:
-    if not value.type.HasField("tensor_type"):
-        return f"{value.name} (not a tensor)"
-    tensor = value.type.tensor_type
-    element = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else "untyped"
-    shape = (
-        str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim
-    )
-    return f"{value.name} {element} ({', '.join(shape)})"
+def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    copy.ir_version = IR_VERSION
+    for value in copy.graph.input:
+        shape = value.type.tensor_type.shape
+        if len(shape.dim) == 4:
+            shape.dim[0].dim_value = 1
+    return copy
+
+
+def _reference(
+    signature: Signature, reading: Reading, rule: PixelRule, nms_threshold: float | None
+) -> Reference:
+    def reference(picture: Pixels) -> Found:
+        found = reading.decode(signature.run(plain(rule, picture, signature.layout, signature.picture.kind)))
+        if isinstance(found, Finished):
+            return rank(found.boxes, found.scores, found.classes)
+        if nms_threshold is None:
+            rows, classes = np.indices(found.class_scores.shape).reshape(2, -1)
+            return rank(found.boxes[rows], found.class_scores.ravel(), classes)
+        return find(found.boxes, found.class_scores, nms_threshold, suppress)
+
+    return reference

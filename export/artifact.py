@@ -66,6 +66,11 @@ class ModelSpec:
     parity: Mapping[str, float] = field(default_factory=dict)
     """Figures measured at export, such as ``max_box_difference_px``; empty where none was made."""
 
+    def place(self, source_width: int, source_height: int) -> Letterbox:
+        """How a picture of that size goes into the model's input."""
+        rule = Letterbox.fit if self.resize == "letterbox" else Letterbox.stretch
+        return rule(source_width, source_height, self.input_width, self.input_height)
+
     def to_metadata(self) -> dict[str, str]:
         """The ``metadata_props`` that :meth:`from_metadata` reads back."""
         return {

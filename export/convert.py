@@ -19,14 +19,14 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from export.adapt import Body, adapt
+from export.adapt import Body, Wishes, adapt
 from export.artifact import PREFIX, ArtifactError, ModelSpec, load, read_spec
-from export.graph import with_nms
 from export.parity import check_parity
 from export.pictures import parity_pictures, synthetic_shapes
-from models.thresholds import NMS_THRESHOLD
 
 Say = Callable[[str], None]
+
+NOTHING_SAID = Wishes()
 
 MOST_CACHED = 8
 """Adapted files kept for later runs; the least recently used go first."""
@@ -39,8 +39,7 @@ def export_model(
     what: Path,
     out: Path,
     *,
-    names: tuple[str, ...] | None = None,
-    nms_threshold: float = NMS_THRESHOLD,
+    wishes: Wishes = NOTHING_SAID,
     precision: str = "fp32",
     pictures: Path | None = None,
     say: Say = print,
@@ -50,8 +49,7 @@ def export_model(
     Args:
         what: a checkpoint of ``lookout train``, or an .onnx file.
         out: the file to write, not ``what`` itself; written whole or not at all.
-        names: class names; None takes the model's own.
-        nms_threshold: IoU above which the lower-scoring box of the same class is dropped, 0 to 1.
+        wishes: what the user says of the model besides; of a checkpoint, only names and NMS threshold.
         precision: only ``fp32``.
         pictures: folder of pictures for the parity check; None takes the packaged clips.
         say: told what was recognised and measured, a line at a time.
@@ -67,21 +65,23 @@ def export_model(
     """
     if precision != "fp32":
         raise ArtifactError(f"precision {precision}: only fp32 is there so far; leave --precision out")
-    if not 0 < nms_threshold < 1:
-        raise ArtifactError(f"NMS threshold {nms_threshold}: expected an IoU between 0 and 1, such as 0.65")
+    if not 0 < wishes.nms_threshold < 1:
+        raise ArtifactError(
+            f"NMS threshold {wishes.nms_threshold}: expected an IoU between 0 and 1, such as 0.65"
+        )
     _refuse_unwritable(what, out)
-    body = _body(what, names, nms_threshold)
+    body = _body(what, wishes)
     say(f"recognised  {what.name}: {body.said}; {len(body.names)} classes")
-    model = with_nms(body.model, nms_threshold)
     spec = ModelSpec(
         names=body.names,
         input_height=body.input_height,
         input_width=body.input_width,
         family=body.family,
-        nms_threshold=nms_threshold,
+        resize=body.resize,
+        nms_threshold=body.nms_threshold,
         source_sha256=sha256(what),
     )
-    return _write_if_equal(model, spec, body, out, pictures, say)
+    return _write_if_equal(spec, body, out, pictures, say)
 
 
 def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path:
@@ -192,16 +192,16 @@ def _try_writing(folder: Path) -> None:
         pass
 
 
-def _body(what: Path, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
+def _body(what: Path, wishes: Wishes) -> Body:
     if _is_zip(what):  # torch saves checkpoints as zip archives
         from export.torch_export import checkpoint_body
 
-        return checkpoint_body(what, names, nms_threshold)
+        return checkpoint_body(what, wishes.names, wishes.nms_threshold)
     model = load(what)
     if is_contract(model):
         spec = read_spec(model, str(what))
         raise ArtifactError(f"{what}: already is a lookout model ({spec.family}); use it as it is")
-    return adapt(what, model, names, nms_threshold)
+    return adapt(what, model, wishes)
 
 
 def _is_zip(path: Path) -> bool:
@@ -211,18 +211,16 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _write_if_equal(
-    model: onnx.ModelProto, spec: ModelSpec, body: Body, out: Path, pictures: Path | None, say: Say
-) -> ModelSpec:
+def _write_if_equal(spec: ModelSpec, body: Body, out: Path, pictures: Path | None, say: Say) -> ModelSpec:
     """Write to a temporary file beside ``out``, check that one, and only then give it its name."""
     shown = parity_pictures(pictures)
     shapes = synthetic_shapes(shown[0])
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        _save(model, spec, partial)
-        parity = check_parity(partial, body.reference, shown, spec.input_height, spec.input_width, shapes)
+        _save(body.model, spec, partial)
+        parity = check_parity(partial, body.reference, shown, spec, shapes)
         proven = replace(spec, parity=parity.figures())
-        _save(model, proven, partial)
+        _save(body.model, proven, partial)
         partial.replace(out)
     except OSError as error:
         raise ArtifactError(f"{out}: cannot be written ({error.strerror})") from error

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from export.artifact import Letterbox
+from export.artifact import ModelSpec
 from export.reference import Floats, Found, Ints, Pixels, Reference, iou
 from models.errors import LookoutError
 
@@ -71,8 +71,7 @@ def check_parity(
     path: Path,
     reference: Reference,
     pictures: Sequence[Pixels],
-    input_height: int,
-    input_width: int,
+    spec: ModelSpec,
     shapes: Sequence[Pixels] = (),
 ) -> Parity:
     """Compare an exported file with its unexported model.
@@ -81,15 +80,14 @@ def check_parity(
         path: a file that has the contract's tensors.
         reference: the unexported model.
         pictures: uint8 (height, width, 3) RGB of any shapes.
-        input_height: of the model, pixels.
-        input_width: of the model, pixels.
+        spec: of that file.
         shapes: synthetic pictures, compared alike; what is found in them does not count as proof.
 
     Raises:
         ParityError: it fails to run, a detection of one has no equal in the other, a difference is
             too large, or there was too little to compare.
     """
-    images = np.stack([_letterboxed(each, input_height, input_width) for each in (*pictures, *shapes)])
+    images = np.stack([_placed(each, spec) for each in (*pictures, *shapes)])
     expected = [reference(image) for image in images]
     differences = [
         [
@@ -115,9 +113,9 @@ def check_parity(
     return parity
 
 
-def _letterboxed(picture: Pixels, input_height: int, input_width: int) -> Pixels:
+def _placed(picture: Pixels, spec: ModelSpec) -> Pixels:
     height, width = picture.shape[:2]
-    return Letterbox.fit(width, height, input_width, input_height).apply(picture)
+    return spec.place(width, height).apply(picture)
 
 
 def _run(path: Path, images: Pixels, batch: int) -> list[Found]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.graph import CANDIDATES, KEPT, SCORE_FLOOR
+from export.contract import CANDIDATES, KEPT, SCORE_FLOOR
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -62,6 +62,15 @@ def find(boxes: Floats, class_scores: Floats, nms_threshold: float, suppress: Su
         cut = max(cut, float(scores[kept[KEPT]]))
     kept = kept[:KEPT]
     return Found(boxes[rows][kept], scores[kept], classes[kept], cut)
+
+
+def rank(boxes: Floats, scores: Floats, classes: Ints) -> Found:
+    """The best detections (N,) of a detector that is past suppression, as many as the contract has rows."""
+    order = np.argsort(-scores, kind="stable")
+    cut = float(scores[order[KEPT]]) if len(order) > KEPT else 0.0
+    kept = order[:KEPT]
+    kept = kept[scores[kept] > SCORE_FLOOR]
+    return Found(boxes[kept], scores[kept], classes[kept].astype(np.int64), cut)
 
 
 def suppress(boxes: Floats, scores: Floats, classes: Ints, iou_threshold: float) -> Ints:

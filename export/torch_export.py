@@ -15,8 +15,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.adapt import Body, class_names
+from export.adapt import Body
+from export.contract import complete
 from export.graph import OPSET, modernised
+from export.names import class_names
 from export.reference import Floats, Found, Ints, Pixels, find
 from models.boxes import nms
 from models.checkpoint import load_checkpoint
@@ -57,13 +59,14 @@ def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: fl
         return find(boxes[0].numpy(), class_scores[0].numpy(), nms_threshold, _suppress)
 
     return Body(
-        model=_to_onnx(whole, height, width),
+        model=complete(_to_onnx(whole, height, width), nms_threshold),
         family=meta.family,
         names=class_names(path, names or meta.names, len(meta.names)),
         input_height=height,
         input_width=width,
         reference=reference,
         said=f"lookout checkpoint, {meta.family} after {meta.epoch} epochs",
+        nms_threshold=nms_threshold,
     )
 
 

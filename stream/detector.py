@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from export.artifact import PAD_VALUE, ArtifactError, Letterbox, load, read_spec
+from export.artifact import PAD_VALUE, Letterbox, load, read_spec
 from stream.frames import Detections, Floats, Ints
 from stream.session import Device, open_session
 
@@ -50,10 +50,6 @@ class Detector:
     def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
         self.spec = read_spec(load(path), str(path))
-        if self.spec.resize != "letterbox":
-            raise ArtifactError(
-                f"{path}: resize rule {self.spec.resize!r} is not supported; expected letterbox"
-            )
         session = open_session(Path(path), self.spec, device, threads)
         self.device, self.reason, self.threads = session.device, session.reason, session.threads
         self.run_seconds = 0.0
@@ -89,7 +85,7 @@ class Detector:
         """As :meth:`detect`, for uint8 (height, width, 3) RGB pictures, by the letterbox of training."""
         batch = self._batch(len(images))
         sizes = [(image.shape[1], image.shape[0]) for image in images]
-        letterboxes = [self._fit(width, height) for width, height in sizes]
+        letterboxes = [self.spec.place(width, height) for width, height in sizes]
         for slot, image, letterbox in zip(batch, images, letterboxes, strict=True):
             slot[:] = letterbox.apply(image)
         return self._run(batch, letterboxes, sizes, score_threshold)
@@ -115,7 +111,7 @@ class Detector:
 
     def _place(self, picture: VideoFrame, image: Pixels) -> Letterbox:
         """Draw a frame, letterboxed, into one slot of the batch."""
-        letterbox = self._fit(picture.width, picture.height)
+        letterbox = self.spec.place(picture.width, picture.height)
         width, height = letterbox.content_width, letterbox.content_height
         small = self._shrinker(picture).rgb(picture, width, height)
         plane = small.planes[0]
@@ -133,9 +129,6 @@ class Detector:
                 self._shrinkers.popitem(last=False)
         self._shrinkers.move_to_end(key)
         return self._shrinkers[key]
-
-    def _fit(self, width: int, height: int) -> Letterbox:
-        return Letterbox.fit(width, height, self.spec.input_width, self.spec.input_height)
 
     def _batch(self, count: int) -> Pixels:
         if count > len(self._images):

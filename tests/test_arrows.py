@@ -32,7 +32,7 @@ def test_models_import_neither_export_nor_stream(path: Path) -> None:
     assert not top(imports_of(path)) & {"export", "stream"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "export").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "export").rglob("*.py")), ids=lambda path: path.name)
 def test_export_never_imports_stream(path: Path) -> None:
     assert "stream" not in top(imports_of(path))
 

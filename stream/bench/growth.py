@@ -1,6 +1,6 @@
 """Does anything grow while the detector is slower than its cameras? Nothing may but the drop counter.
 
-Four cameras at 30 frames a second ask one detector for more than it can do; one of them is watched.
+Four cameras at 60 frames a second ask one detector for more than it can do; one of them is watched.
 Once a second the age of the newest frame (capture to tracks), of the newest picture encoded, and the
 process's memory are noted; what is reported is how they change over the run.
 """
@@ -19,7 +19,7 @@ from stream.config import AppConfig, CameraConfig
 from stream.detector import Detector
 from stream.pipeline import Pipeline
 
-CAMERAS, SOURCE, CAMERA_FPS = 4, "synthetic:640x360@30", 30
+CAMERAS, SOURCE, CAMERA_FPS = 4, "synthetic:640x360@60", 60
 WARM_UP_S = 10.0
 
 

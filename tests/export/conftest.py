@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.adapt import Wishes
 from export.convert import export_model
 
 CLASSES = 3
@@ -64,5 +65,5 @@ def stranger(tmp_path: Path) -> Path:
 def adapted(stranger: Path, tmp_path: Path) -> Path:
     """The contract file made of ``stranger``."""
     out = tmp_path / "adapted.onnx"
-    export_model(stranger, out, names=("a", "b", "c"), say=lambda line: None)
+    export_model(stranger, out, wishes=Wishes(names=("a", "b", "c")), say=lambda line: None)
     return out

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import yolox_grid
-from export.adapt import AdaptError, adapt
+from export.adapt import AdaptError, Wishes, adapt
 from export.artifact import ArtifactError, load, read_spec
 from export.convert import export_model
+from export.families import yolox_grid
 from export.parity import FEWEST_DETECTIONS, check_parity
 from export.pictures import demo_pictures, parity_pictures
 from tests.export.conftest import save, yolox_like
@@ -47,17 +47,18 @@ def test_a_tiny_stranger_equals_the_plain_decoder(adapted: Path) -> None:
 
 
 def test_batches_of_any_size_give_the_same(adapted: Path, stranger: Path) -> None:
-    body = adapt(stranger, load(stranger), ("a", "b", "c"), 0.65)
+    body = adapt(stranger, load(stranger), Wishes(names=("a", "b", "c")))
+    spec = read_spec(load(adapted), "adapted")
     for count in (1, 2, 5):
-        assert check_parity(adapted, body.reference, parity_pictures(None)[:count], 128, 128).detections > 0
+        assert check_parity(adapted, body.reference, parity_pictures(None)[:count], spec).detections > 0
 
 
 def test_decode_of_a_known_cell() -> None:
     rows = np.zeros((336, 6), np.float32)
     rows[17, :] = [0.5, 0.25, np.log(2), np.log(3), 0.5, 0.8]  # second row of 16 cells, second column
-    boxes, scores = yolox_grid.decode(rows, 128, 128)
-    np.testing.assert_allclose(boxes[17], [12 - 8, 10 - 12, 12 + 8, 10 + 12], atol=1e-5)
-    assert scores[17, 0] == pytest.approx(0.4)
+    found = yolox_grid.decode(rows, 128, 128)
+    np.testing.assert_allclose(found.boxes[17], [12 - 8, 10 - 12, 12 + 8, 10 + 12], atol=1e-5)
+    assert found.class_scores[17, 0] == pytest.approx(0.4)
 
 
 def decoded() -> onnx.ModelProto:
@@ -72,7 +73,8 @@ def classifier() -> onnx.ModelProto:
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 224, 224])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, 224, 224])
     node = helper.make_node("Relu", ["image"], ["logits"])
-    return helper.make_model(helper.make_graph([node], "classifier", [image], [logits]))
+    graph = helper.make_graph([node], "classifier", [image], [logits])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_an_unknown_signature_is_shown_and_refused(
 ) -> None:
     path = save(model, tmp_path / "unknown.onnx")
     with pytest.raises(AdaptError) as caught:
-        export_model(path, tmp_path / "out.onnx", names=("a", "b", "c"), say=print)
+        export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=("a", "b", "c")), say=print)
     message = str(caught.value)
     assert shown in message
     assert "Needed: YOLOX raw grid output" in message
@@ -106,7 +108,7 @@ def test_an_unknown_signature_is_shown_and_refused(
 )
 def test_names_must_fit(stranger: Path, tmp_path: Path, names: tuple[str, ...] | None, said: str) -> None:
     with pytest.raises(AdaptError, match=said):
-        export_model(stranger, tmp_path / "out.onnx", names=names, say=print)
+        export_model(stranger, tmp_path / "out.onnx", wishes=Wishes(names=names), say=print)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x07\x12\x07pytorch"])

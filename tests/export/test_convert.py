@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from export import convert, pictures
+from export.adapt import Wishes
 from export.artifact import ArtifactError, load, read_spec
 from export.coco import COCO_NAMES
 from export.convert import MOST_CACHED, ensure_contract, export_model
@@ -30,7 +31,7 @@ NAMES = ("a", "b", "c")
 def test_the_file_says_what_was_done(stranger: Path, tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "out.onnx"
-    spec = export_model(stranger, out, names=NAMES, nms_threshold=0.5, say=said.append)
+    spec = export_model(stranger, out, wishes=Wishes(names=NAMES, nms_threshold=0.5), say=said.append)
     model = load(out)
     onnx.checker.check_model(model, full_check=True)
     assert read_spec(model, "out") == spec
@@ -47,20 +48,23 @@ def test_what_already_is_a_lookout_model_is_refused(adapted: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"precision": "fp16"}, "only fp32"), ({"nms_threshold": 1.5}, "between 0 and 1")],
+    [
+        ({"precision": "fp16"}, "only fp32"),
+        ({"wishes": Wishes(names=NAMES, nms_threshold=1.5)}, "between 0 and 1"),
+    ],
 )
 def test_options_that_cannot_be(
     stranger: Path, tmp_path: Path, options: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ArtifactError, match=said):
-        export_model(stranger, tmp_path / "out.onnx", names=NAMES, say=print, **options)  # type: ignore[arg-type]
+        export_model(stranger, tmp_path / "out.onnx", say=print, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("out", ["nowhere/out.onnx", "."])
 def test_a_place_that_cannot_be_written_is_told_first(stranger: Path, tmp_path: Path, out: str) -> None:
     said: list[str] = []
     with pytest.raises(ArtifactError, match="cannot be written"):
-        export_model(stranger, tmp_path / out, names=NAMES, say=said.append)
+        export_model(stranger, tmp_path / out, wishes=Wishes(names=NAMES), say=said.append)
     assert said == []
 
 
@@ -72,7 +76,7 @@ def test_the_model_that_is_exported_is_not_overwritten(stranger: Path, tmp_path:
         out = tmp_path / "link.onnx"
         out.symlink_to(stranger)
     with pytest.raises(ArtifactError, match="is the model that is exported; give --out another name"):
-        export_model(stranger, out, names=NAMES, say=print)
+        export_model(stranger, out, wishes=Wishes(names=NAMES), say=print)
     assert stranger.read_bytes() == before
 
 
@@ -96,7 +100,9 @@ def test_the_users_pictures_are_compared(stranger: Path, tmp_path: Path) -> None
     deep = folder / "2024" / "may"
     deep.mkdir(parents=True)
     cv2.imwrite(str(deep / "deep.png"), np.full((60, 61, 3), 200, np.uint8))
-    spec = export_model(stranger, tmp_path / "out.onnx", names=NAMES, pictures=folder, say=print)
+    spec = export_model(
+        stranger, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), pictures=folder, say=print
+    )
     assert (spec.parity["pictures"], spec.parity["shapes"]) == (4, 3)
     shapes = [picture.shape[:2] for picture in parity_pictures(folder)]
     assert shapes == [(40, 90), (90, 40), (1, 7), (60, 61)]

@@ -8,7 +8,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.graph import CANDIDATES, KEPT, SCORE_FLOOR, postprocess, preprocess
+from export.contract import CANDIDATES, KEPT, SCORE_FLOOR, postprocess
+from export.pixels import PixelRule, preprocess
 from export.reference import Found, find, suppress
 
 Floats = npt.NDArray[np.float32]
@@ -92,7 +93,7 @@ def test_limits_are_reported_as_a_cut() -> None:
 
 @pytest.mark.parametrize("bgr", [False, True])
 def test_preprocess_moves_pixels_and_changes_none(bgr: bool) -> None:
-    model = preprocess(32, 64, bgr=bgr)
+    model = preprocess(PixelRule(color="bgr" if bgr else "rgb"), 32, 64)
     onnx.checker.check_model(model, full_check=True)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 64, 3), np.uint8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

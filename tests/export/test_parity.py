@@ -10,16 +10,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import convert
-from export.adapt import adapt
-from export.artifact import load
+from export import adapt as adapting
+from export.adapt import Wishes, adapt
+from export.artifact import ModelSpec, load
+from export.contract import complete
 from export.convert import export_model
-from export.graph import with_nms
 from export.parity import FEWEST_DETECTIONS, SCORE_THRESHOLD, Parity, ParityError, check_parity
 from export.reference import Found, Pixels
 from tests.export.conftest import save, yolox_like
 
 NAMES = ("a", "b", "c")
+SPEC = ModelSpec(names=NAMES, input_height=128, input_width=128, family="yolox")
 
 
 def moved(model: onnx.ModelProto, output: str) -> str:
@@ -50,19 +51,19 @@ def with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (lambda body, _: with_nms(body, 0.2), "does not"),
-        (lambda body, nms: with_factor(with_nms(body, nms), "boxes", 1.002), r"does not|boxes differ"),
-        (lambda body, nms: with_factor(with_nms(body, nms), "scores", 0.99), "scores differ"),
-        (lambda body, nms: with_batch_of_one(with_nms(body, nms)), "does not run on a batch of 11:"),
+        (lambda body, _: complete(body, 0.2), "does not"),
+        (lambda body, nms: with_factor(complete(body, nms), "boxes", 1.002), r"does not|boxes differ"),
+        (lambda body, nms: with_factor(complete(body, nms), "scores", 0.99), "scores differ"),
+        (lambda body, nms: with_batch_of_one(complete(body, nms)), "does not run on a batch of 11:"),
     ],
     ids=["another NMS", "boxes a little larger", "scores a little lower", "only a batch of one"],
 )
 def test_a_graph_that_differs_makes_no_file(
     broken: object, said: str, stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert, "with_nms", broken)
+    monkeypatch.setattr(adapting, "complete", broken)
     with pytest.raises(ParityError, match=said):
-        export_model(stranger, tmp_path / "out.onnx", names=NAMES, say=print)
+        export_model(stranger, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), say=print)
     assert [file.name for file in tmp_path.iterdir()] == ["stranger.onnx"]
 
 
@@ -70,16 +71,16 @@ def test_an_earlier_file_survives_a_failed_export(
     stranger: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = adapted.read_bytes()
-    monkeypatch.setattr(convert, "with_nms", lambda body, _: with_nms(body, 0.2))
+    monkeypatch.setattr(adapting, "complete", lambda body, _: complete(body, 0.2))
     with pytest.raises(ParityError):
-        export_model(stranger, adapted, names=NAMES, say=print)
+        export_model(stranger, adapted, wishes=Wishes(names=NAMES), say=print)
     assert adapted.read_bytes() == before
 
 
 def test_nothing_to_compare_makes_no_file(tmp_path: Path) -> None:
     path = save(yolox_like(silent=True), tmp_path / "silent.onnx")
     with pytest.raises(ParityError, match=r"no detections .* give pictures .*--pictures FOLDER"):
-        export_model(path, tmp_path / "out.onnx", names=NAMES, say=print)
+        export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), say=print)
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -89,12 +90,12 @@ def test_a_detection_that_only_one_has_is_noticed(adapted: Path) -> None:
 
     pictures = [np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)]
     with pytest.raises(ParityError, match=r"the exported file finds class .* the model does not"):
-        check_parity(adapted, blind, pictures, 128, 128)
+        check_parity(adapted, blind, pictures, SPEC)
 
 
 def test_a_few_detections_that_agree_are_no_proof(adapted: Path, stranger: Path, tmp_path: Path) -> None:
     """Scores are scaled until so many of one picture count; synthetic shapes do not."""
-    body = adapt(stranger, load(stranger), NAMES, 0.65)
+    body = adapt(stranger, load(stranger), Wishes(names=NAMES))
     seen = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     exact = body.reference(seen).scores
 
@@ -106,7 +107,7 @@ def test_a_few_detections_that_agree_are_no_proof(adapted: Path, stranger: Path,
             found = body.reference(picture)
             return Found(found.boxes, found.scores * np.float32(factor), found.classes, found.cut * factor)
 
-        return check_parity(path, reference, [seen], 128, 128, shapes=[seen])
+        return check_parity(path, reference, [seen], SPEC, shapes=[seen])
 
     parity = check(FEWEST_DETECTIONS)
     assert (parity.detections, parity.pictures, parity.shapes) == (FEWEST_DETECTIONS, 1, 1)
@@ -115,7 +116,7 @@ def test_a_few_detections_that_agree_are_no_proof(adapted: Path, stranger: Path,
 
 
 def test_a_difference_says_in_which_run_it_was(adapted: Path, stranger: Path) -> None:
-    body = adapt(stranger, load(stranger), NAMES, 0.65)
+    body = adapt(stranger, load(stranger), Wishes(names=NAMES))
     seen = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     calls = itertools.count(1)
 
@@ -124,4 +125,4 @@ def test_a_difference_says_in_which_run_it_was(adapted: Path, stranger: Path) ->
         return found if next(calls) != 2 else Found(found.boxes[:0], found.scores[:0], found.classes[:0])
 
     with pytest.raises(ParityError, match="in picture 2 of 2, alone, the exported file finds"):
-        check_parity(adapted, blind_to_the_second, [seen, seen], 128, 128)
+        check_parity(adapted, blind_to_the_second, [seen, seen], SPEC)

@@ -36,12 +36,13 @@ def nano(yolox_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A contract file of random weights, 128x128."""
+    from export.adapt import Wishes
     from export.convert import export_model
 
     folder = tmp_path_factory.mktemp("models")
     out = folder / "tiny.onnx"
     export_model(
-        save(yolox_like(), folder / "stranger.onnx"), out, names=("a", "b", "c"), say=lambda line: None
+        save(yolox_like(), folder / "stranger.onnx"), out, wishes=Wishes(names=("a", "b", "c")), say=lambda line: None
     )
     return out
 

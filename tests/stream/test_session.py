@@ -30,4 +30,4 @@ def test_cuda_finds_what_the_cpu_finds(model: Path, bikes: Path) -> None:
     with av.open(str(bikes)) as container:
         frames = islice(container.decode(video=0), 60, 240, 20)
         pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
-    print(check_parity(model, on_cuda, pictures, spec.input_height, spec.input_width))
+    print(check_parity(model, on_cuda, pictures, spec))

@@ -1,4 +1,4 @@
-"""The adapter for YOLOX's raw grid output (Ge et al., arXiv 2107.08430).
+"""YOLOX's raw grid output (Ge et al., arXiv 2107.08430).
 
 Signature: one input float32 (B, 3, H, W) and one output float32 (B, N, 5 + C) where N is one row a
 cell of the grids of strides 8, 16 and 32, and where the graph builds each grid's columns as
@@ -17,21 +17,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto
 
-from export.graph import (
-    join,
-    modernised,
-    opset_of,
-    parse,
-    prefixed,
-    preprocess,
-    static_shape,
-    with_constants,
-    with_dynamic_batch,
-)
+from export.graph import parse, with_constants
+from export.pixels import PixelRule
+from export.reading import Candidates, Reading
+from export.signature import Signature
 
-FAMILY = "yolox"
 STRIDES = (8, 16, 32)
 SAID = "YOLOX raw grid output (pixels taken as BGR 0-255, as since YOLOX 0.1.1)"
 NEEDED = (
@@ -44,45 +35,30 @@ Floats = npt.NDArray[np.float32]
 _LAYOUT_ONLY = {"Concat", "Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze"}
 
 
-def recognises(model: onnx.ModelProto) -> bool:
-    """Whether this is a YOLOX with a raw grid output."""
-    if len(model.graph.input) != 1 or len(model.graph.output) != 1:
-        return False
-    image, output = model.graph.input[0], model.graph.output[0]
-    if any(v.type.tensor_type.elem_type != TensorProto.FLOAT for v in (image, output)):
-        return False
-    image_shape, output_shape = static_shape(image), static_shape(output)
-    if len(image_shape) != 4 or image_shape[0] not in (1, -1) or image_shape[1] != 3:
-        return False
-    if min(image_shape[2:]) < 1 or len(output_shape) != 3:
-        return False
-    height, width = image_shape[2:]
-    rows, columns = output_shape[1:]
-    if height % STRIDES[-1] or width % STRIDES[-1] or columns < 6:
-        return False
-    return rows == len(grid(height, width)[0]) and _head_columns(model) == _expected_columns(columns - 5)
-
-
-def body(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The body (see ``graph``) of a recognised model, for any batch."""
-    height, width = input_size(model)
-    stranger = prefixed(with_dynamic_batch(modernised(model)), "yolox/")
-    opset = opset_of(stranger)
-    before = preprocess(height, width, bgr=True, opset=opset)
-    with_pixels = join(before, stranger, {"pixels": stranger.graph.input[0].name})
-    decoder = _decoder(height, width, class_count(model), opset)
-    return join(with_pixels, decoder, {stranger.graph.output[0].name: "rows"})
-
-
-def input_size(model: onnx.ModelProto) -> tuple[int, int]:
-    """Input height and width in pixels."""
-    height, width = static_shape(model.graph.input[0])[2:]
-    return height, width
-
-
-def class_count(model: onnx.ModelProto) -> int:
-    """C."""
-    return static_shape(model.graph.output[0])[2] - 5
+def readings(signature: Signature) -> list[Reading]:
+    """The one way to read a YOLOX with a raw grid output."""
+    height, width = signature.height, signature.width
+    if len(signature.outputs) != 1 or signature.layout != "nchw" or height % 32 or width % 32:
+        return []
+    (output,) = signature.outputs
+    corners, _ = grid(height, width)
+    if len(output.shape) != 3 or output.shape[1] != len(corners) or output.shape[2] < 6:
+        return []
+    classes = output.shape[2] - 5
+    if _head_columns(signature.model) != _expected_columns(classes):
+        return []
+    return [
+        Reading(
+            family="yolox",
+            said=SAID,
+            classes=classes,
+            pixels=PixelRule(color="bgr"),
+            wires={output.name: "rows"},
+            decoder=lambda opset: _decoder(height, width, classes, opset),
+            decode=lambda outputs: decode(outputs[output.name][0].astype(np.float32), height, width),
+            nms=True,
+        )
+    ]
 
 
 def grid(input_height: int, input_width: int) -> tuple[Floats, Floats]:
@@ -95,14 +71,11 @@ def grid(input_height: int, input_width: int) -> tuple[Floats, Floats]:
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def decode(rows: Floats, input_height: int, input_width: int) -> tuple[Floats, Floats]:
+def decode(rows: Floats, input_height: int, input_width: int) -> Candidates:
     """The reference for the graph's decoder, in NumPy, one picture and one cell row at a time.
 
     Args:
         rows: float32 (N, 5 + C), the model's own output for one picture.
-
-    Returns:
-        boxes float32 (N, 4) xyxy in input pixels, class scores float32 (N, C).
     """
     boxes = np.empty((len(rows), 4), np.float64)
     index = 0
@@ -119,7 +92,7 @@ def decode(rows: Floats, input_height: int, input_width: int) -> tuple[Floats, F
                     centre_y + half_height,
                 )
                 index += 1
-    return boxes.astype(np.float32), rows[:, 4:5] * rows[:, 5:]
+    return Candidates(boxes.astype(np.float32), rows[:, 4:5] * rows[:, 5:])
 
 
 def _decoder(input_height: int, input_width: int, classes: int, opset: int) -> onnx.ModelProto:
