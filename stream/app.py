@@ -48,7 +48,7 @@ def watch(config: AppConfig, say: Say) -> None:
 def open_detector(config: AppConfig, say: Say) -> Detector:
     """Load the configured model on the configured device, and say both."""
     path = ensure_contract(resolve_model(config.detector.model), say)
-    detector = Detector(path, device=config.detector.device, threads=config.detector.threads)
+    detector = Detector(path, config.detector.device, config.detector.threads, say)
     spec = detector.spec
     say(
         f"model   {Path(path).stem}: {spec.family}, {spec.input_width}x{spec.input_height}, {len(spec.names)} classes"

@@ -85,10 +85,10 @@ class DetectorConfig(_Section):
     """
 
     model: str = "lookout-nano"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     score_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
+    max_batch: Annotated[int, Field(ge=1, le=8)] | None = None
 
 
 class EncoderConfig(_Section):

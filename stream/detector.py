@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from export.artifact import PAD_VALUE, Letterbox, load, read_spec
 from stream.frames import Detections, Floats, Ints
-from stream.session import Device, open_session
+from stream.session import Device, Say, open_session
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,27 +34,33 @@ class Detector:
     Attributes:
         path: the model file.
         spec: what the model says of itself.
-        device: ``cpu`` or ``cuda``, what the session really runs on.
+        device: what the session really runs on: ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
         reason: why that device.
         threads: CPU threads of one run.
         run_seconds: wall time spent inside ``session.run`` so far.
         last_run_s: of the last run.
-        session: the onnxruntime session.
+        session: the warm session.
         last_images: uint8 (B, H, W, 3), what the last run was given; overwritten by the next.
 
     Raises:
         ArtifactError: not a contract file, or one that cannot run.
-        DeviceUnavailable: ``device="cuda"`` and CUDA does not work here.
+        DeviceUnavailable: a device was asked for that does not work here.
     """
 
-    def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: Device = "auto",
+        threads: int | None = None,
+        say: Say = lambda line: None,
+    ) -> None:
         self.path = Path(path)
         self.spec = read_spec(load(path), str(path))
-        session = open_session(Path(path), self.spec, device, threads)
+        session = open_session(Path(path), self.spec, device, threads, say)
         self.device, self.reason, self.threads = session.device, session.reason, session.threads
         self.run_seconds = 0.0
         self.last_run_s = 0.0
-        self.session = session.onnx
+        self.session = session
         self._images = self.last_images = self._blank(1)
         self._shrinkers: OrderedDict[tuple[int, int, str], _Shrinker] = OrderedDict()
 
@@ -62,6 +68,7 @@ class Detector:
         """Another detector on the same session, with buffers of its own, for another thread."""
         twin = copy(self)
         twin.run_seconds = twin.last_run_s = 0.0
+        twin.session = self.session.twin()
         twin._images = twin.last_images = twin._blank(1)
         twin._shrinkers = OrderedDict()
         return twin
@@ -101,7 +108,7 @@ class Detector:
             return []
         self.last_images = images
         started = perf_counter()
-        boxes, scores, classes = self.session.run(["boxes", "scores", "classes"], {"images": images})
+        boxes, scores, classes = self.session.run(images)
         self.last_run_s = perf_counter() - started
         self.run_seconds += self.last_run_s
         return [

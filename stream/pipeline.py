@@ -2,7 +2,7 @@
 
     camera -- decode thread --> Latest[Frame] --> detector thread (batches) --> tracker --> hub
 
-On CUDA one detector thread batches the cameras. On CPU a batch is no faster than its pictures one
+On a GPU one detector thread batches the cameras. On CPU a batch is no faster than its pictures one
 by one, and a run spread over cores wastes a third of them at its barriers, so there are several
 threads with a run each. Results are handed over in the order in which the frames were taken: one that
 is early is kept for whoever finishes the batch before it, and its thread goes on. A thread takes at
@@ -22,12 +22,12 @@ from stream.cores import usable_cores
 from stream.detector import Detector
 from stream.errors import SignallingError
 from stream.frames import Detections, Frame
+from stream.session import GPU_BATCH
 from stream.tracking import TrackerParameters
 
 log = logging.getLogger(__name__)
 
 MOST_WORKERS = 4
-CUDA_BATCH = 8
 STOP_TIMEOUT_S = 1.5
 
 Batch = list[tuple[Camera, Frame]]
@@ -54,7 +54,8 @@ class Pipeline:
             for name, camera in config.cameras.items()
         }
         on_cpu = detector.device == "cpu"
-        self._max_batch = config.detector.max_batch or (1 if on_cpu else CUDA_BATCH)
+        most = GPU_BATCH if detector.session.on_gpu else 1
+        self._max_batch = config.detector.max_batch or most
         workers = min(MOST_WORKERS, max(1, usable_cores() // detector.threads)) if on_cpu else 1
         self._detectors = [detector, *(detector.twin() for _ in range(workers - 1))]
         self._threads = [

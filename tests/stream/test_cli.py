@@ -126,9 +126,9 @@ def test_each_bad_call_is_one_clear_line(tmp_path: Path) -> None:
 def test_cuda_that_is_not_there_is_refused() -> None:
     import onnxruntime
 
-    from stream.session import _driver_fault
+    from stream.gpu import driver_fault
 
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _driver_fault() is None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and driver_fault() is None:
         pytest.skip("this machine has a CUDA driver")
     result = lookout("watch", "demo", "--device", "cuda", "--port", "0")
     assert result.returncode == 1

@@ -42,7 +42,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     out = folder / "tiny.onnx"
     export_model(
-        save(yolox_like(), folder / "stranger.onnx"), out, wishes=Wishes(names=("a", "b", "c")), say=lambda line: None
+        save(yolox_like(), folder / "stranger.onnx"),
+        out,
+        wishes=Wishes(names=("a", "b", "c")),
+        say=lambda line: None,
     )
     return out
 
@@ -213,7 +216,7 @@ def test_time_inside_the_run_is_counted(tiny: Path, frames: list[av.VideoFrame])
 
 def test_the_device_is_the_sessions_own(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
     detector = Detector(tiny)
-    on_cuda = "CUDAExecutionProvider" in detector.session.get_providers()
+    on_cuda = "CUDAExecutionProvider" in detector.session.onnx.get_providers()
     assert detector.device == ("cuda" if on_cuda else "cpu")
     assert detector.reason
     print(detector.reason)
@@ -237,7 +240,7 @@ def test_cuda_is_never_silently_the_cpu(tiny: Path, capfd: pytest.CaptureFixture
 def test_asking_for_the_cpu_gets_it(tiny: Path) -> None:
     detector = Detector(tiny, "cpu", threads=1)
     assert (detector.device, detector.reason, detector.threads) == ("cpu", "as asked", 1)
-    assert detector.session.get_providers() == ["CPUExecutionProvider"]
+    assert detector.session.onnx.get_providers() == ["CPUExecutionProvider"]
 
 
 # files
