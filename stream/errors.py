@@ -4,7 +4,8 @@
     ├── UsageError                   the call itself is wrong; exit code 2
     │   └── ConfigError              a YAML key or value, named by its path
     ├── ArtifactError                not a model lookout can run        (export/artifact.py)
-    │   └── AdaptError               a signature no adapter recognises  (export/adapt.py)
+    │   └── AdaptError               a signature no adapter recognises  (export/signature.py)
+    ├── PullError                    a published model cannot be had    (export/pull.py)
     ├── ParityError                  the export differs from its model  (export/parity.py)
     ├── DataError, RecipeError       annotations, training recipes      (models/errors.py)
     ├── CheckpointError              not a checkpoint of lookout train  (models/checkpoint.py)
