@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.anchors import read_anchors
 from export.artifact import Resize
 from export.batch import looped, takes_batches, with_dynamic_batch
 from export.contract import complete
@@ -40,6 +41,7 @@ class Wishes:
         color, mean, std, resize: of its pixels (``PixelRule``).
         input_size: height and width, for a file that takes any.
         nms_threshold: IoU above which the lower-scoring box of the same class is dropped.
+        anchors: file of a model's anchors, .npy or lines of four numbers, for a file that lacks them.
     """
 
     names: tuple[str, ...] | None = None
@@ -50,6 +52,7 @@ class Wishes:
     resize: Resize | None = None
     input_size: Size | None = None
     nms_threshold: float = NMS_THRESHOLD
+    anchors: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,26 @@ def adapt(path: Path, model: onnx.ModelProto, wishes: Wishes) -> Body:
     Raises:
         AdaptError: no family reads it, several do, it does not run, or the names do not fit its classes.
     """
-    signature = read_signature(path, model, wishes.input_size)
+    anchors = None if wishes.anchors is None else read_anchors(wishes.anchors)
+    signature = read_signature(path, model, wishes.input_size, anchors)
     reading = choose(signature, wishes.family)
+    if anchors is not None and not reading.anchored:
+        raise AdaptError(
+            f"{path}: was recognised as {reading.said}, which takes no --anchors; leave them out"
+        )
     rule = reading.pixels.changed(color=wishes.color, mean=wishes.mean, std=wishes.std, resize=wishes.resize)
     threshold = wishes.nms_threshold if reading.nms else None
     contract, batching = _contract(signature, reading, rule, threshold)
     return Body(
         model=contract,
         family=reading.family,
-        names=class_names(path, wishes.names or reading.names, reading.classes),
+        names=class_names(
+            path,
+            wishes.names or reading.names,
+            reading.classes,
+            background_first=reading.background_first,
+            naming=reading.naming,
+        ),
         input_height=signature.height,
         input_width=signature.width,
         reference=_reference(signature, reading, rule, threshold),
@@ -113,13 +127,19 @@ def choose(signature: Signature, family: str | None) -> Reading:
     path, shown = signature.path, describe(signature.model)
     known = ", ".join(sorted({reading.family for reading in found}))
     if not found:
-        needed = "; ".join(module.NEEDED for module in FAMILIES)
+        needed = "\n  ".join(module.NEEDED for module in FAMILIES)
         raise AdaptError(
-            f"{path}: no adapter recognises this model. {shown}. Needed: {needed}; or a graph that already is "
-            "lookout's (README, 'The one graph contract')"
+            f"{path}: no adapter recognises this model. {shown}. Needed: a graph that already is lookout's "
+            f"(README, 'The one graph contract'), or one of\n  {needed}"
         )
     if family is not None:
         raise AdaptError(f"{path}: --family {family} does not fit this model; what fits: {known}. {shown}")
+    if len(found) == 1:
+        (only,) = found
+        raise AdaptError(
+            f"{path}: looks like {only.said}, but {only.doubt}; to take it for that all the same: "
+            f"--family {only.family}. {shown}"
+        )
     why = "; ".join(f"{reading.family}: {reading.doubt or reading.said}" for reading in found)
     raise AdaptError(
         f"{path}: could be one of several families; say which with --family: lookout export {path} "
@@ -169,19 +189,19 @@ def _body(
 ) -> onnx.ModelProto:
     """Preprocessing, the stranger, decoding: a body as in ``export.contract``."""
     stranger = prefixed(
-        _plain_types(_settled(batched(modernised(signature.model)), signature, reading)), "model/"
+        _plain_types(_with_constants(batched(modernised(signature.model)), signature, reading)), "model/"
     )
     opset = opset_of(stranger)
     before = preprocess(
         rule, signature.height, signature.width, signature.layout, signature.picture.kind, opset
     )
     with_pixels = join(before, stranger, {"pixels": f"model/{signature.picture.name}"})
-    wires = {f"model/{output}": wanted for output, wanted in reading.wires.items()}
-    return join(with_pixels, reading.decoder(opset), wires)
+    wires = {f"model/{output}": f"decode/{wanted}" for output, wanted in reading.wires.items()}
+    return join(with_pixels, prefixed(reading.decoder(opset), "decode/"), wires)
 
 
-def _settled(model: onnx.ModelProto, signature: Signature, reading: Reading) -> onnx.ModelProto:
-    """The model with inputs besides the picture as constants, expanded to the batch where that is free."""
+def _with_constants(model: onnx.ModelProto, signature: Signature, reading: Reading) -> onnx.ModelProto:
+    """The model with its inputs besides the picture as constants."""
     values = {**side_values(signature.others, signature.height, signature.width), **reading.constants}
     for name, value in values.items():
         model.graph.initializer.append(numpy_helper.from_array(value, name))
@@ -223,7 +243,8 @@ def _reference(
     signature: Signature, reading: Reading, rule: PixelRule, nms_threshold: float | None
 ) -> Reference:
     def reference(picture: Pixels) -> Found:
-        found = reading.decode(signature.run(plain(rule, picture, signature.layout, signature.picture.kind)))
+        pixels = plain(rule, picture, signature.layout, signature.picture.kind)
+        found = reading.decode(signature.run(pixels, reading.constants))
         if isinstance(found, Finished):
             return rank(found.boxes, found.scores, found.classes)
         if nms_threshold is None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
-from export.graph import IR_VERSION, static_shape
+from export.cpu import cpu_session
+from export.graph import IR_VERSION, rename, static_shape
 
 _TOLERANCE = 1e-3
 """Pixels of a box, or a score: rounding differs with the shape of a matrix product, a wrong row by far more."""
@@ -61,6 +61,9 @@ def looped(model: onnx.ModelProto) -> onnx.ModelProto:
     inner = onnx.GraphProto()
     inner.CopyFrom(model.graph)
     inner.name = "one_picture"
+    names = [value.name for value in (inner.input[0], *inner.output)]
+    for name in names:  # a graph inside another may not use the other's names
+        rename(inner, name, f"one/{name}")
     picture = inner.input[0]
     kind, shape = picture.type.tensor_type.elem_type, list(static_shape(picture))[1:]
     axis = numpy_helper.from_array(np.array([0], np.int64), "loop/axis")
@@ -68,20 +71,18 @@ def looped(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [helper.make_node("Unsqueeze", ["loop/picture", axis.name], [picture.name])]
     nodes += inner.node
     outputs, outer = [], []
-    for value in inner.output:
-        name, element = f"loop/{value.name}", value.type.tensor_type.elem_type
+    for value, outer_name in zip(inner.output, names[1:], strict=True):
+        name, element = f"loop/{outer_name}", value.type.tensor_type.elem_type
         nodes.append(helper.make_node("Squeeze", [value.name, axis.name], [name]))
         dims = list(static_shape(value))[1:]
         outputs.append(helper.make_tensor_value_info(name, element, dims))
-        outer.append(helper.make_tensor_value_info(value.name, element, ["B", *dims]))
+        outer.append(helper.make_tensor_value_info(outer_name, element, ["B", *dims]))
     del inner.node[:], inner.input[:], inner.output[:], inner.value_info[:]
     inner.node.extend(nodes)
     inner.input.append(helper.make_tensor_value_info("loop/picture", kind, shape))
     inner.output.extend(outputs)
-    scan = helper.make_node(
-        "Scan", [picture.name], [value.name for value in outer], body=inner, num_scan_inputs=1
-    )
-    images = helper.make_tensor_value_info(picture.name, kind, ["B", *shape])
+    scan = helper.make_node("Scan", names[:1], [value.name for value in outer], body=inner, num_scan_inputs=1)
+    images = helper.make_tensor_value_info(names[0], kind, ["B", *shape])
     graph = helper.make_graph([scan], "looped", [images], outer)
     return helper.make_model(
         graph,
@@ -97,11 +98,7 @@ def takes_batches(model: onnx.ModelProto) -> bool:
     shape = static_shape(model.graph.input[0])[1:]
     noise = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
     try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = cpu_session(model)
         together = _run(session, model, noise)
         alone = [_run(session, model, picture[None]) for picture in noise]
     except Exception:  # onnxruntime's errors share no base class; whatever it is, batches do not work

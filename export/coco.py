@@ -1,4 +1,4 @@
-"""The 80 class names of COCO 2017 (arXiv 1405.0312), in the order that its detectors number them."""
+"""The class names of COCO 2017 (arXiv 1405.0312), in the two orders that its detectors number them."""
 
 _NAMES = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
@@ -12,3 +12,13 @@ hair drier, toothbrush
 """
 
 COCO_NAMES = tuple(name.strip() for name in _NAMES.replace("\n", " ").split(","))
+"""The 80 classes without gaps."""
+
+_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+_names = iter(COCO_NAMES)
+COCO_CATEGORIES = (
+    "background",
+    *("N/A" if category in _UNUSED_IDS else next(_names) for category in range(1, 91)),
+)
+"""By the category numbers of its files, 1-90 with gaps: 91 names, of which the first is no object."""

@@ -13,22 +13,45 @@ from export.signature import AdaptError
 _KEYS = ("names", "class_names", "classes", "labels")
 
 
-def class_names(path: Path, names: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
-    """The names of a model's ``count`` classes: those given, or COCO's for 80.
+def class_names(
+    path: Path,
+    names: tuple[str, ...] | None,
+    count: int,
+    *,
+    background_first: bool = False,
+    naming: str = "",
+) -> tuple[str, ...]:
+    """The names of a model's ``count`` classes: those given, or COCO's for 80. A count of 0 is unknown.
+
+    Args:
+        path: of the model, for errors.
+        names: as given by the user or the file.
+        count: of the classes, with the background where that is one.
+        background_first: whether class 0 is no object; ``names`` may then leave it out.
+        naming: how names are given, for errors about their number.
 
     Raises:
         AdaptError: another number of names than of classes, or none and not 80 classes.
     """
+    if background_first and names is not None and _lacks_background(names, count):
+        names = ("background", *names)
+    if count == 0 and names is not None:
+        return names
     if names is None and count == len(COCO_NAMES):
         return COCO_NAMES
+    note = f" ({naming})" if naming else ""
     if names is None:
         raise AdaptError(
-            f"{path}: the model has {count} classes and no names; export it first: "
-            f"lookout export {path} --names a,b,c --out {path.stem}-lookout.onnx"
+            f"{path}: the model has {count or 'an unknown number of'} classes and no names{note}; export it "
+            f"first: lookout export {path} --names a,b,c --out {path.stem}-lookout.onnx"
         )
     if len(names) != count:
-        raise AdaptError(f"{path}: --names gives {len(names)} names, the model has {count} classes")
+        raise AdaptError(f"{path}: --names gives {len(names)} names, the model has {count} classes{note}")
     return names
+
+
+def _lacks_background(names: tuple[str, ...], count: int) -> bool:
+    return len(names) == count - 1 if count else names[0].strip("_").lower() not in ("background", "n/a")
 
 
 def names_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:

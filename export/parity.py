@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from export.artifact import ModelSpec
+from export.cpu import cpu_session
 from export.reference import Floats, Found, Ints, Pixels, Reference, iou
 from models.errors import LookoutError
 
@@ -89,6 +89,12 @@ def check_parity(
     """
     images = np.stack([_placed(each, spec) for each in (*pictures, *shapes)])
     expected = [reference(image) for image in images]
+    highest = max((int(found.classes.max()) for found in expected if len(found.classes)), default=0)
+    if highest >= len(spec.names):
+        raise ParityError(
+            f"parity check: the model finds its class {highest}, counted from 0, but there are only "
+            f"{len(spec.names)} names; give them all with --names"
+        )
     differences = [
         [
             _differences(want, got, f"picture {index + 1} of {len(images)}, {how},")
@@ -123,7 +129,7 @@ def _run(path: Path, images: Pixels, batch: int) -> list[Found]:
     doing = "does not load"
     outputs: list[Found] = []
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = cpu_session(str(path))
         for first in range(0, len(images), batch):
             given = images[first : first + batch]
             doing = f"does not run on a batch of {len(given)}"

@@ -53,12 +53,10 @@ class PixelRule:
             values = [f"{value:g}" for value in triple]
             return values[0] if len(set(values)) == 1 else ",".join(values)
 
-        parts = [self.color.upper(), self.resize]
-        if any(self.mean):
-            parts.insert(1, f"minus {shown(self.mean)}")
-        if self.std != (1.0, 1.0, 1.0):
-            parts.insert(-1, f"over {shown(self.std)}")
-        return " ".join(parts)
+        range_ = "0-255"
+        if any(self.mean) or self.std != (1.0, 1.0, 1.0):
+            range_ = f"(0-255 - {shown(self.mean)}) / {shown(self.std)}"
+        return f"{self.color.upper()} {range_}, {self.resize}"
 
 
 UNIT = PixelRule(std=(255.0, 255.0, 255.0))
@@ -88,41 +86,52 @@ def preprocess(
         kind: NumPy's name of the element type of ``pixels``.
         opset: of the graph.
     """
-    channel_axis = 3 if layout == "nhwc" else 1
-    planes = "nhwc" if layout == "nhwc" else "nchw"
-    shape = f"B, {height}, {width}, 3" if planes == "nhwc" else f"B, 3, {height}, {width}"
-    shape = f"3, {height}, {width}" if layout == "chw" else shape
     element = int(helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
-    plain = rule.mean == (0.0, 0.0, 0.0) and rule.std == (1.0, 1.0, 1.0)
-    squeeze = "axis = Constant <value_ints = [0]> ()\n one = Squeeze (ranged, axis)"
     name = onnx.TensorProto.DataType.Name(element).lower()
+    shape = {
+        "nhwc": f"B, {height}, {width}, 3",
+        "nchw": f"B, 3, {height}, {width}",
+        "chw": f"3, {height}, {width}",
+    }
+    constants: dict[str, npt.NDArray[np.float32]] = {}
+    steps = [
+        "moved = Identity (images)"
+        if layout == "nhwc"
+        else "moved = Transpose <perm = [0, 3, 1, 2]> (images)"
+    ]
+    if rule.color == "bgr":
+        steps.append("order = Constant <value_ints = [2, 1, 0]> ()")
+        steps.append(f"ordered = Gather <axis = {3 if layout == 'nhwc' else 1}> (moved, order)")
+    else:
+        steps.append("ordered = Identity (moved)")
+    if rule.mean == (0.0, 0.0, 0.0) and rule.std == (1.0, 1.0, 1.0):
+        steps.append("ranged = Identity (ordered)")
+    else:
+        channels = (1, 1, 3) if layout == "nhwc" else (3, 1, 1)
+        constants = {
+            which: np.array(values, np.float32).reshape(channels)
+            for which, values in (("mean", rule.mean), ("std", rule.std))
+        }
+        steps += [
+            "floats = Cast <to = 1> (ordered)",
+            "centred = Sub (floats, mean)",
+            "ranged = Div (centred, std)",
+        ]
+    if layout == "chw":
+        steps += ["first = Constant <value_ints = [0]> ()", "one = Squeeze (ranged, first)"]
+    steps.append(f"pixels = Cast <to = {element}> ({'one' if layout == 'chw' else 'ranged'})")
+    given = "".join(f", float[A, A2, A3] {which}" for which in constants)
+    body = "\n".join(steps)
     model = parse(
         f"""
-        preprocess (uint8[B, {height}, {width}, 3] images, float[A, A2, A3] mean, float[A, A2, A3] std)
-            => ({name}[{shape}] pixels)
+        preprocess (uint8[B, {height}, {width}, 3] images{given}) => ({name}[{shape[layout]}] pixels)
         {{
-            order = Constant <value_ints = [{"2, 1, 0" if rule.color == "bgr" else "0, 1, 2"}]> ()
-            moved = {"Transpose <perm = [0, 3, 1, 2]> (images)" if planes == "nchw" else "Identity (images)"}
-            ordered = {
-            f"Gather <axis = {channel_axis}> (moved, order)" if rule.color == "bgr" else "Identity (moved)"
-        }
-            {
-            "ranged = Identity (ordered)"
-            if plain
-            else '''
-            floats = Cast <to = 1> (ordered)
-            centred = Sub (floats, mean)
-            ranged = Div (centred, std)'''
-        }
-            {squeeze if layout == "chw" else "one = Identity (ranged)"}
-            pixels = Cast <to = {element}> (one)
+            {body}
         }}
         """,
         opset,
     )
-    broadcast = (1, 1, 3) if planes == "nhwc" else (3, 1, 1)
-    mean, std = (np.array(values, np.float32).reshape(broadcast) for values in (rule.mean, rule.std))
-    return with_constants(model, {"mean": mean, "std": std})
+    return with_constants(model, constants)
 
 
 def plain(rule: PixelRule, picture: npt.NDArray[np.uint8], layout: Layout, kind: str) -> Array:

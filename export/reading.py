@@ -50,7 +50,7 @@ class Reading:
     Attributes:
         family: the name that ``--family`` takes.
         said: what was recognised, for the user; with what was taken for granted.
-        classes: C.
+        classes: C; 0 where the file does not say, and names must be given.
         pixels: the family's own rule, unless the user gives another.
         wires: the model's output -> the decoder's input.
         decoder: opset -> a graph (batch B, or 1 for a model without batch) from the model's outputs
@@ -59,7 +59,10 @@ class Reading:
         decode: the same in NumPy for one picture, written apart from the graph: the reference.
         nms: whether suppression is still to be done.
         names: of the classes, where the family or the file says them.
+        background_first: whether class 0 is no object, so that names may leave it out.
+        naming: how names are given, where their number needs a word.
         constants: values for inputs besides the picture, where they differ from ``side_values``.
+        anchored: whether it uses anchors that the user gives.
         doubt: what speaks against this reading; such a one is taken only where ``--family`` names it.
     """
 
@@ -72,7 +75,10 @@ class Reading:
     decode: Callable[[Outputs], Candidates | Finished]
     nms: bool
     names: tuple[str, ...] | None = None
+    background_first: bool = False
+    naming: str = ""
     constants: Mapping[str, Array] = field(default_factory=dict)
+    anchored: bool = False
     doubt: str = ""
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper
 
 from export.artifact import ArtifactError
+from export.cpu import cpu_session
 from export.graph import static_shape
 from export.pixels import Array, Layout
 
@@ -69,29 +70,45 @@ class Signature:
     metadata: Mapping[str, str]
     operators: frozenset[str]
     session: Any
+    anchors: npt.NDArray[np.float32] | None = None  # (N, 4), given by the user
 
     def output(self, name: str) -> Tensor | None:
         """The output of that name, if there is one."""
         return next((tensor for tensor in self.outputs if tensor.name == name), None)
 
-    def run(self, pixels: Array) -> dict[str, Array]:
-        """The model's own outputs by name for one picture, half precision widened to float32."""
-        feeds = {self.picture.name: pixels, **side_values(self.others, self.height, self.width)}
-        return _run(self.session, feeds)
+    def noise(self) -> Array:
+        """The picture that it was run on."""
+        return _noise(self.picture.kind, self.layout, self.height, self.width)
+
+    def run(self, pixels: Array, constants: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """The model's own outputs by name for one picture, half precision widened to float32.
+
+        Args:
+            pixels: as the model wants them.
+            constants: for other inputs, in place of ``side_values``.
+        """
+        sides = {**side_values(self.others, self.height, self.width), **(constants or {})}
+        return _run(self.session, {self.picture.name: pixels, **sides})
 
 
-def read_signature(path: Path, model: onnx.ModelProto, input_size: Size | None) -> Signature:
+def read_signature(
+    path: Path,
+    model: onnx.ModelProto,
+    input_size: Size | None,
+    anchors: npt.NDArray[np.float32] | None = None,
+) -> Signature:
     """Settle the size of a model's input and run it once.
 
     Args:
         path: of the file: external data lies beside it; named in errors.
         model: what is in it; not changed.
         input_size: height and width for a model that takes any; None takes 640x640 there.
+        anchors: float32 (N, 4) that the user gives, in a layout that their reader makes out.
 
     Raises:
         AdaptError: no input that is a picture, another size than the file's, or a graph that does not run.
     """
-    model = _without_weights_as_inputs(model)
+    model = _with_channels(_without_weights_as_inputs(model))
     picture = _picture(path, model)
     layout: Layout = "chw" if len(picture.shape) == 3 else "nchw" if picture.shape[1] == 3 else "nhwc"
     axis = {"chw": 1, "nchw": 2, "nhwc": 1}[layout]
@@ -117,6 +134,7 @@ def read_signature(path: Path, model: onnx.ModelProto, input_size: Size | None) 
         metadata={prop.key: prop.value for prop in model.metadata_props},
         operators=frozenset(_operators(model.graph)),
         session=session,
+        anchors=anchors,
     )
 
 
@@ -124,10 +142,16 @@ def side_values(others: Iterable[Tensor], height: int, width: int) -> dict[str, 
     """Values for inputs besides the picture: for the letterboxed picture itself as if it were the source.
 
     An input of two numbers a picture is its size, height first, or for ``scale_factor`` how it was
-    scaled; those that want the width first are told apart by their family, by measuring.
+    scaled; those that want the width first are told apart by their family, by measuring. A mask says
+    which pixels are of the picture and not padding: all.
     """
     values: dict[str, Array] = {}
     for tensor in others:
+        if _is_mask(tensor):
+            _, rows, columns = tensor.shape
+            sides = (rows if rows > 0 else height, columns if columns > 0 else width)
+            values[tensor.name] = np.ones((1, *sides), tensor.kind)
+            continue
         pair = (1, 1) if "scale" in tensor.name else (height, width)
         values[tensor.name] = np.array([pair], tensor.kind)
     return values
@@ -162,7 +186,13 @@ def _is_picture(tensor: Tensor) -> bool:
 
 
 def _is_side(tensor: Tensor) -> bool:
+    if _is_mask(tensor):
+        return True
     return len(tensor.shape) == 2 and tensor.shape[0] in (1, -1) and tensor.shape[1] in (2, -1)
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 3 and tensor.shape[0] in (1, -1) and "mask" in tensor.name.lower()
 
 
 def _size(path: Path, shape: tuple[int, ...], wanted: Size | None) -> Size:
@@ -186,19 +216,19 @@ def _try(
     width: int,
 ) -> tuple[Any, dict[str, Array]]:
     """A session on the CPU, and what it gives for noise."""
-    shape = {"chw": (3, height, width), "nchw": (1, 3, height, width), "nhwc": (1, height, width, 3)}[layout]
-    noise = np.random.default_rng(0).random(shape)
-    pixels = (noise * 255 if picture.kind == "uint8" else noise).astype(picture.kind)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # whatever it has to say comes as an exception too
+    pixels = _noise(picture.kind, layout, height, width)
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = cpu_session(model)
         return session, _run(session, {picture.name: pixels, **side_values(others, height, width)})
     except Exception as error:  # onnxruntime's errors share no base class
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise AdaptError(f"{path}: does not run with a picture of {width}x{height}: {line}") from error
+
+
+def _noise(kind: str, layout: Layout, height: int, width: int) -> Array:
+    shape = {"chw": (3, height, width), "nchw": (1, 3, height, width), "nhwc": (1, height, width, 3)}[layout]
+    noise = np.random.default_rng(0).random(shape)
+    return (noise * 255 if kind == "uint8" else noise).astype(kind)
 
 
 def _run(session: Any, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -227,6 +257,16 @@ def _without_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     del copy.graph.input[:]
     copy.graph.input.extend(inputs)
     return copy
+
+
+def _with_channels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with 3 where a picture's dimension is open but called its channels, as Optimum does."""
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim in dims if len(dims) == 4 else ():
+            if dim.dim_param in ("num_channels", "channels"):
+                dim.dim_value = 3
+    return model
 
 
 def _shown(value: onnx.ValueInfoProto) -> str:

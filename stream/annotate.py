@@ -19,7 +19,7 @@ from av import VideoFrame
 from PIL import Image, ImageDraw, ImageFont
 
 from stream.errors import DeviceUnavailable
-from stream.frames import Tracks
+from stream.frames import Tracks, class_name
 from stream.planes import FULL_RANGE, Planes, views, writable
 
 Colour = tuple[int, int, int]
@@ -158,7 +158,7 @@ class Annotator:
         score: float | None,
     ) -> None:
         """Above the box where there is room, else inside it; moved left to stay in the picture."""
-        name = self._names[class_index] if 0 <= class_index < len(self._names) else f"class {class_index}"
+        name = class_name(self._names, class_index)
         pieces = [self._piece(f" {name} {track_id} ", class_index)]
         if score is not None:  # a piece of its own: it changes all the time but has only 101 values
             pieces.append(self._piece(f"{score:.2f} ", class_index))

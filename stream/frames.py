@@ -7,6 +7,7 @@ in *source* pixels. Times are seconds: ``time_s`` is the stream's clock, ``captu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -75,3 +76,8 @@ class Tracks:
     def empty(cls) -> Self:
         floats, ints = np.zeros(0, np.float32), np.zeros(0, np.int64)
         return cls(np.zeros((0, 4), np.float32), floats, ints, ints, floats, np.zeros(0, np.bool_))
+
+
+def class_name(names: Sequence[str], class_index: int) -> str:
+    """The name of a class; one that a model gives beyond its names goes by its number."""
+    return names[class_index] if 0 <= class_index < len(names) else f"class {class_index}"

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol, TextIO
 import numpy as np
 
 from stream.errors import LookoutError, UsageError
-from stream.frames import Frame, Tracks
+from stream.frames import Frame, Tracks, class_name
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class JsonLines:
         boxes = [
             {
                 "id": track_id,
-                "name": self._names[class_index],
+                "name": class_name(self._names, class_index),
                 "score": round(score, 4),
                 "xyxy": [round(value, 2) for value in box],
                 "coasting": coasting,

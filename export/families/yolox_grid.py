@@ -24,7 +24,7 @@ from export.reading import Candidates, Reading
 from export.signature import Signature
 
 STRIDES = (8, 16, 32)
-SAID = "YOLOX raw grid output (pixels taken as BGR 0-255, as since YOLOX 0.1.1)"
+SAID = "YOLOX raw grid output, of YOLOX 0.1.1 or later"
 NEEDED = (
     "YOLOX raw grid output (one input float32 (1, 3, H, W) of fixed H and W, multiples of 32; one output "
     "float32 (1, N, 5 + classes), boxes not decoded, objectness and classes after their sigmoid)"

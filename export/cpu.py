@@ -1,0 +1,18 @@
+"""A quiet onnxruntime session on the CPU: what models are tried and proven with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import onnxruntime
+
+_ONLY_FATAL = 4  # whatever it has to say comes as an exception too; a stranger's oddities are not our user's
+
+
+def cpu_session(model: onnx.ModelProto | str) -> Any:
+    """A session of a model, or of the file of that path; onnxruntime's errors as they come."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ONLY_FATAL
+    source = model if isinstance(model, str) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
