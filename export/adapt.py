@@ -21,7 +21,7 @@ from export.batch import looped, takes_batches, with_dynamic_batch
 from export.contract import complete
 from export.families import FAMILIES
 from export.graph import IR_VERSION, join, modernised, opset_of, prefixed
-from export.names import class_names
+from export.names import class_names, names_in
 from export.pixels import Color, PixelRule, Triple, plain, preprocess
 from export.reading import Finished, Reading
 from export.reference import Found, Pixels, Reference, find, rank, suppress
@@ -98,7 +98,7 @@ def adapt(path: Path, model: onnx.ModelProto, wishes: Wishes) -> Body:
         family=reading.family,
         names=class_names(
             path,
-            wishes.names or reading.names,
+            wishes.names or reading.names or _names_of_its_own(signature, reading.classes),
             reading.classes,
             background_first=reading.background_first,
             naming=reading.naming,
@@ -110,6 +110,12 @@ def adapt(path: Path, model: onnx.ModelProto, wishes: Wishes) -> Body:
         resize=rule.resize,
         nms_threshold=threshold,
     )
+
+
+def _names_of_its_own(signature: Signature, count: int) -> tuple[str, ...] | None:
+    """The names in the file's metadata, if they are of as many classes as the model has."""
+    names = names_in(signature.metadata)
+    return names if names is not None and count in (0, len(names)) else None
 
 
 def choose(signature: Signature, family: str | None) -> Reading:

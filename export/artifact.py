@@ -134,12 +134,27 @@ def load(path: str | Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf, onnx and OS errors share no base class
+        missing = [part.name for part in weight_files(path) if not part.is_file()]
+        if missing:
+            raise ArtifactError(
+                f"{path}: keeps weights in {', '.join(missing)}, which is not there; put it beside {path}"
+            ) from error
         raise ArtifactError(
             f"{path}: not an ONNX file ({type(error).__name__}); expected a detector in ONNX"
         ) from error
     if not model.graph.output:
         raise ArtifactError(f"{path}: not an ONNX detector (its graph has no outputs)")
     return model
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """The files in which an ONNX file keeps weights (ONNX's external data); none where it is no ONNX file."""
+    try:
+        tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    except Exception:  # protobuf, onnx and OS errors share no base class
+        return []
+    entries = (entry for tensor in tensors for entry in tensor.external_data)
+    return [Path(path).parent / name for name in sorted({e.value for e in entries if e.key == "location"})]
 
 
 def read_spec(model: onnx.ModelProto, path: str) -> ModelSpec:

@@ -20,7 +20,7 @@ import onnx
 from onnx import helper
 
 from export.adapt import Body, Wishes, adapt
-from export.artifact import PREFIX, ArtifactError, ModelSpec, load, read_spec
+from export.artifact import PREFIX, ArtifactError, ModelSpec, load, read_spec, weight_files
 from export.parity import check_parity
 from export.pictures import parity_pictures, synthetic_shapes
 
@@ -163,9 +163,13 @@ def is_contract(model: onnx.ModelProto) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a file's content, in hex; of an ONNX file with weights in files beside it, of all their contents."""
+    digest = hashlib.sha256()
+    for part in (path, *weight_files(path)):
+        with part.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _refuse_unwritable(what: Path, out: Path) -> None:

@@ -26,6 +26,7 @@ DEFAULT_SIDE = 640
 
 Size = tuple[int, int]  # height, width in pixels
 
+_WEIGHTS_NEED_NO_INPUTS = 4  # ONNX's IR version from which on that is so
 _PICTURE_KINDS = ("float32", "float16", "float64", "uint8")
 
 
@@ -252,6 +253,7 @@ def _without_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy; files of IR version 3 list every weight as an input, and those are dropped."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    copy.ir_version = max(copy.ir_version, _WEIGHTS_NEED_NO_INPUTS)
     weights = {tensor.name for tensor in copy.graph.initializer}
     inputs = [value for value in copy.graph.input if value.name not in weights]
     del copy.graph.input[:]
