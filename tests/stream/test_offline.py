@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,37 +88,35 @@ def test_three_formats_tell_the_same(clip: Path, detector: Detector, tmp_path: P
     assert not list(tmp_path.glob("*.partial*"))
 
 
+class Keeps:
+    """A writer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Frame, Tracks]] = []
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        self.rows.append((frame, tracks))
+
+
 def test_the_video_shows_each_frames_own_boxes(clip: Path, detector: Detector, tmp_path: Path) -> None:
-    video, rows = tmp_path / "drawn.mp4", tmp_path / "rows.jsonl"
-    detected(clip, detector, "jsonl", rows, video)
-    frames = [json.loads(line) for line in rows.read_text().splitlines()]
-    with av.open(str(video)) as container, av.open(str(clip)) as original:
+    video, kept, names = tmp_path / "drawn.mp4", Keeps(), detector.spec.names
+    with (
+        closing(open_source(str(clip), SourceOptions(pace="lossless"))) as source,
+        annotated(video, names) as video_out,
+    ):
+        run(source, detector, Tracker(), write=kept, video_out=video_out, progress=False)
+    with av.open(str(video)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
-        annotator, count = Annotator(detector.spec.names), 0
-        for drawn, picture, frame in zip(
-            container.decode(video=0), original.decode(video=0), frames, strict=True
-        ):
-            assert drawn.time == pytest.approx(frame["time_s"], abs=0.002)
-            expected = annotator.draw(picture, tracks_of(frame, detector.spec.names)).to_ndarray()
-            plain = picture.to_ndarray()
-            marked = np.abs(expected.astype(int) - plain) > 40
+        annotator, count = Annotator(names), 0
+        for drawn, (frame, tracks) in zip(container.decode(video=0), kept.rows, strict=True):
+            assert drawn.time == pytest.approx(frame.time_s, abs=0.002)
+            expected = annotator.draw(frame.picture, tracks).to_ndarray()
+            marked = np.abs(expected.astype(int) - frame.picture.to_ndarray()) > 40
             if marked.any():
                 count += 1
                 difference = np.abs(drawn.to_ndarray().astype(int) - expected)[marked]
-                assert difference.mean() < 12, frame["index"]
+                assert difference.mean() < 12, frame.index
         assert count > FRAMES / 4
-
-
-def tracks_of(frame: dict, names: tuple[str, ...]) -> Tracks:
-    boxes = frame["boxes"]
-    return Tracks(
-        np.array([box["xyxy"] for box in boxes], np.float32).reshape(-1, 4),
-        np.array([box["score"] for box in boxes], np.float32),
-        np.array([names.index(box["name"]) for box in boxes], np.int64),
-        np.array([box["id"] for box in boxes], np.int64),
-        np.zeros(len(boxes), np.float32),
-        np.array([box["coasting"] for box in boxes], bool),
-    )
 
 
 def test_two_runs_are_identical(clip: Path, detector: Detector, tmp_path: Path) -> None:
