@@ -39,6 +39,7 @@ __all__ = [
 SCHEMA = 1
 PREFIX = "lookout."
 Resize = Literal["letterbox", "stretch"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 _SURFACE = {
     "images": (TensorProto.UINT8, 4),
@@ -63,6 +64,8 @@ class ModelSpec:
     resize: Resize = "letterbox"
     nms_threshold: float | None = None
     source_sha256: str = ""
+    precision: Precision = "fp32"
+    """Of the network; pixels, boxes and scores are float32 in every file."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Figures measured at export, such as ``max_box_difference_px``; empty where none was made."""
 
@@ -81,6 +84,7 @@ class ModelSpec:
             PREFIX + "nms_threshold": json.dumps(self.nms_threshold),
             PREFIX + "family": self.family,
             PREFIX + "source_sha256": self.source_sha256,
+            PREFIX + "precision": self.precision,
             PREFIX + "parity": json.dumps(dict(self.parity), sort_keys=True),
         }
 
@@ -113,12 +117,20 @@ class ModelSpec:
                 resize="letterbox" if resize == "letterbox" else "stretch",
                 nms_threshold=json.loads(metadata[PREFIX + "nms_threshold"]),
                 source_sha256=metadata.get(PREFIX + "source_sha256", ""),
+                precision=_precision(metadata.get(PREFIX + "precision", "fp32")),
                 parity=json.loads(metadata.get(PREFIX + "parity", "{}")),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ArtifactError(
                 f"{path}: damaged lookout metadata ({error}); export the model again"
             ) from error
+
+
+def _precision(said: str) -> Precision:
+    known: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+    if said not in known:
+        raise ValueError(f"precision {said!r}")
+    return known[said]
 
 
 def load(path: str | Path) -> onnx.ModelProto:

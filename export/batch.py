@@ -93,6 +93,38 @@ def looped(model: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
+def loop_body(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What runs on each picture: the inside of a loop as a model of its own, or a copy of one without a loop."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if scan := _loop(copy):
+        body = onnx.GraphProto()
+        body.CopyFrom(_body_of(scan))
+        copy.graph.CopyFrom(body)
+    return copy
+
+
+def with_loop_body(model: onnx.ModelProto, body: onnx.ModelProto) -> onnx.ModelProto:
+    """The reverse of :func:`loop_body`: ``body`` in the loop that ``model`` has, or by itself where it has none."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(body)
+    if _loop(model):
+        copy.graph.CopyFrom(model.graph)
+        (scan,) = copy.graph.node
+        _body_of(scan).CopyFrom(body.graph)
+    return copy
+
+
+def _loop(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    nodes = model.graph.node
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == "Scan" else None
+
+
+def _body_of(scan: onnx.NodeProto) -> onnx.GraphProto:
+    graph: onnx.GraphProto = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
+    return graph
+
+
 def takes_batches(model: onnx.ModelProto) -> bool:
     """Whether each picture of a batch gives what it gives alone, by running it on noise."""
     shape = static_shape(model.graph.input[0])[1:]

@@ -1,12 +1,11 @@
 """``lookout export``: whatever was given -> one contract file, or no file at all.
 
-The only place where a checkpoint and a stranger's ONNX file part ways; both come back as a ``Body``
-and go the same way from there: NMS grafted on, metadata, parity. Loads torch only for a checkpoint.
+A proposal is written beside its place, proven against its original, lowered in precision if that is asked
+for, and only then given its name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
@@ -19,14 +18,14 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from export.adapt import Body, Wishes, adapt
-from export.artifact import PREFIX, ArtifactError, ModelSpec, load, read_spec, weight_files
+from export.accuracy import Annotated
+from export.adapt import Wishes
+from export.artifact import ArtifactError, ModelSpec, Precision, load, read_spec
 from export.parity import check_parity
 from export.pictures import parity_pictures, synthetic_shapes
+from export.proposal import NOTHING_SAID, Proposal, is_contract, is_zip, propose, sha256
 
 Say = Callable[[str], None]
-
-NOTHING_SAID = Wishes()
 
 MOST_CACHED = 8
 """Adapted files kept for later runs; the least recently used go first."""
@@ -40,48 +39,40 @@ def export_model(
     out: Path,
     *,
     wishes: Wishes = NOTHING_SAID,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     pictures: Path | None = None,
+    annotated: Annotated | None = None,
     say: Say = print,
 ) -> ModelSpec:
     """Turn a checkpoint or a stranger's ONNX file into a contract file, proven equal to the original.
 
     Args:
-        what: a checkpoint of ``lookout train``, or an .onnx file.
+        what: a checkpoint of ``lookout train``, or an .onnx file; for another precision, a contract file too.
         out: the file to write, not ``what`` itself; written whole or not at all.
         wishes: what the user says of the model besides; of a checkpoint, only names and NMS threshold.
-        precision: only ``fp32``.
-        pictures: folder of pictures for the parity check; None takes the packaged clips.
+        precision: of the network. Others than ``fp32`` are held against the proven float32 graph.
+        pictures: folder of pictures to compare and calibrate on; None takes the packaged clips.
+        annotated: pictures to bound the average precision on that another precision may cost.
         say: told what was recognised and measured, a line at a time.
 
     Returns:
         What the file says of itself.
 
     Raises:
-        ArtifactError: ``what`` is no model, or already is a contract file, or ``out`` cannot be written.
+        ArtifactError: ``what`` is no model, already is what is asked for, or cannot become it; or ``out``
+            cannot be written.
         AdaptError: no adapter recognises it.
         DataError: the pictures cannot be read.
         ParityError: the exported graph differs from the model, or too little could be compared.
     """
-    if precision != "fp32":
-        raise ArtifactError(f"precision {precision}: only fp32 is there so far; leave --precision out")
     if not 0 < wishes.nms_threshold < 1:
         raise ArtifactError(
             f"NMS threshold {wishes.nms_threshold}: expected an IoU between 0 and 1, such as 0.65"
         )
     _refuse_unwritable(what, out)
-    body = _body(what, wishes)
-    say(f"recognised  {what.name}: {body.said}; {len(body.names)} classes")
-    spec = ModelSpec(
-        names=body.names,
-        input_height=body.input_height,
-        input_width=body.input_width,
-        family=body.family,
-        resize=body.resize,
-        nms_threshold=body.nms_threshold,
-        source_sha256=sha256(what),
-    )
-    return _write_if_equal(spec, body, out, pictures, say)
+    proposal = propose(what, wishes, precision)
+    say(f"recognised  {what.name}: {proposal.said}; {len(proposal.spec.names)} classes")
+    return _write_if_equal(proposal, precision, out, pictures, annotated, say)
 
 
 def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path:
@@ -95,7 +86,7 @@ def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path
     Raises:
         ArtifactError: as :func:`export_model`.
     """
-    if _is_zip(path):
+    if is_zip(path):
         raise ArtifactError(
             f"{path}: is a checkpoint; export it first: lookout export {path} --out model.onnx"
         )
@@ -157,21 +148,6 @@ def default_cache() -> Path:
         ) from error
 
 
-def is_contract(model: onnx.ModelProto) -> bool:
-    """Whether a file says that it is lookout's (whether it really is, ``read_spec`` checks)."""
-    return any(prop.key == PREFIX + "schema" for prop in model.metadata_props)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex; of an ONNX file with weights in files beside it, of all their contents."""
-    digest = hashlib.sha256()
-    for part in (path, *weight_files(path)):
-        with part.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _refuse_unwritable(what: Path, out: Path) -> None:
     """Say now what would otherwise show only after the export.
 
@@ -196,43 +172,65 @@ def _try_writing(folder: Path) -> None:
         pass
 
 
-def _body(what: Path, wishes: Wishes) -> Body:
-    if _is_zip(what):  # torch saves checkpoints as zip archives
-        from export.torch_export import checkpoint_body
-
-        return checkpoint_body(what, wishes.names, wishes.nms_threshold)
-    model = load(what)
-    if is_contract(model):
-        spec = read_spec(model, str(what))
-        raise ArtifactError(f"{what}: already is a lookout model ({spec.family}); use it as it is")
-    return adapt(what, model, wishes)
-
-
-def _is_zip(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _write_if_equal(spec: ModelSpec, body: Body, out: Path, pictures: Path | None, say: Say) -> ModelSpec:
+def _write_if_equal(
+    proposal: Proposal,
+    precision: Precision,
+    out: Path,
+    pictures: Path | None,
+    annotated: Annotated | None,
+    say: Say,
+) -> ModelSpec:
     """Write to a temporary file beside ``out``, check that one, and only then give it its name."""
-    shown = parity_pictures(pictures)
-    shapes = synthetic_shapes(shown[0])
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    model, spec = proposal.model, proposal.spec
     try:
-        _save(body.model, spec, partial)
-        parity = check_parity(partial, body.reference, shown, spec, shapes)
-        proven = replace(spec, parity=parity.figures())
-        _save(body.model, proven, partial)
+        _save(model, spec, partial)
+        if proposal.reference is not None:
+            shown = parity_pictures(pictures)
+            parity = check_parity(partial, proposal.reference, shown, spec, synthetic_shapes(shown[0]))
+            spec = replace(spec, parity=parity.figures())
+            say(f"parity      {parity}")
+        if precision not in ("fp32", spec.precision):
+            model, spec = _lower(model, spec, precision, partial, pictures, annotated, say)
+        _save(model, spec, partial)
         partial.replace(out)
     except OSError as error:
         raise ArtifactError(f"{out}: cannot be written ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)
-    say(f"parity      {parity}")
     say(f"written     {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    return proven
+    return spec
+
+
+def _lower(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    precision: Precision,
+    partial: Path,
+    pictures: Path | None,
+    annotated: Annotated | None,
+    say: Say,
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    from export.precision import lowered  # its converters take a second to load
+
+    assert precision != "fp32"
+    shown = parity_pictures(pictures, many=True)
+    whose = (
+        "frames of the packaged clips (your own fit better: --pictures)" if pictures is None else "pictures"
+    )
+    say(f"{precision:<11} compared on {len(shown)} {whose}")
+    trial = partial.with_suffix(".trial.partial")
+
+    def save(candidate: onnx.ModelProto, said: ModelSpec) -> Path:
+        _save(candidate, said, trial)
+        return trial
+
+    try:
+        result = lowered(partial, model, spec, precision, shown, annotated, save, say)
+    finally:
+        trial.unlink(missing_ok=True)
+    say(f"agreement   {result.agreement}")
+    return result.model, result.spec
 
 
 def _save(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:

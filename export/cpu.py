@@ -10,9 +10,16 @@ import onnxruntime
 _ONLY_FATAL = 4  # whatever it has to say comes as an exception too; a stranger's oddities are not our user's
 
 
-def cpu_session(model: onnx.ModelProto | str) -> Any:
-    """A session of a model, or of the file of that path; onnxruntime's errors as they come."""
+def cpu_session(model: onnx.ModelProto | str, *, as_written: bool = False) -> Any:
+    """A session of a model, or of the file of that path; onnxruntime's errors as they come.
+
+    Args:
+        model: the graph.
+        as_written: run every node as it stands, none fused with others.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_FATAL
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, str) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -74,6 +74,27 @@ def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
         node.output[:] = [new if name == old else name for name in node.output]
 
 
+def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes, each after those whose outputs it takes, otherwise in their order.
+
+    Nodes with subgraphs must not lean on tensors of ``graph`` in them, as none here do.
+    """
+    makers = {output: index for index, node in enumerate(graph.node) for output in node.output if output}
+    done: dict[int, onnx.NodeProto] = {}
+    for start in range(len(graph.node)):
+        waiting = [start]
+        while waiting:
+            index = waiting[-1]
+            sources = [makers[name] for name in graph.node[index].input if name in makers]
+            missing = [source for source in sources if source not in done]
+            if index in done or not missing:
+                done.setdefault(index, graph.node[index])
+                waiting.pop()
+            else:
+                waiting += reversed(missing)
+    return list(done.values())
+
+
 def parse(graph: str, opset: int) -> onnx.ModelProto:
     """A model of one graph in ONNX's text form."""
     header = f'<ir_version: {IR_VERSION}, opset_import: ["": {opset}]>'

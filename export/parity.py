@@ -28,7 +28,7 @@ MOST_SCORE_DIFFERENCE = 1e-3
 FEWEST_DETECTIONS = 10
 """Fewer in real pictures prove little: one weak detection can agree by chance."""
 
-_BATCH = 16
+BATCH = 16
 
 Doubles = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def check_parity(
         ParityError: it fails to run, a detection of one has no equal in the other, a difference is
             too large, or there was too little to compare.
     """
-    images = np.stack([_placed(each, spec) for each in (*pictures, *shapes)])
+    images = np.stack([placed(each, spec) for each in (*pictures, *shapes)])
     expected = [reference(image) for image in images]
     highest = max((int(found.classes.max()) for found in expected if len(found.classes)), default=0)
     if highest >= len(spec.names):
@@ -98,9 +98,9 @@ def check_parity(
     differences = [
         [
             _differences(want, got, f"picture {index + 1} of {len(images)}, {how},")
-            for index, (want, got) in enumerate(zip(expected, _run(path, images, batch), strict=True))
+            for index, (want, got) in enumerate(zip(expected, run_file(path, images, batch), strict=True))
         ]
-        for batch, how in ((1, "alone"), (_BATCH, "in a batch"))
+        for batch, how in ((1, "alone"), (BATCH, "in a batch"))
     ]
     compared = sum(len(boxes) for boxes, _ in differences[0][: len(pictures)])
     if compared < FEWEST_DETECTIONS:
@@ -119,12 +119,13 @@ def check_parity(
     return parity
 
 
-def _placed(picture: Pixels, spec: ModelSpec) -> Pixels:
+def placed(picture: Pixels, spec: ModelSpec) -> Pixels:
+    """A picture as the model's input has it."""
     height, width = picture.shape[:2]
     return spec.place(width, height).apply(picture)
 
 
-def _run(path: Path, images: Pixels, batch: int) -> list[Found]:
+def run_file(path: Path, images: Pixels, batch: int) -> list[Found]:
     """What the file finds in ``images``, given ``batch`` of them at a time (the last time, the rest)."""
     doing = "does not load"
     outputs: list[Found] = []

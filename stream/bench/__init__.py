@@ -9,11 +9,13 @@ BENCHMARKS = {
     "latency": "capture to shown in Chromium, and join to first picture, from a barcode",
     "viewers": "sender CPU per viewer-second",
     "growth": "frame age and drops while the detector is slower than the camera",
+    "precision": "speed and accuracy of int8 and float16 against float32",
+    "contract": "what pre- and postprocessing in the graph add to a stranger's bare model",
 }
 
 
-def run(benchmark: str, model: str, seconds: float | None) -> dict[str, Any]:
-    """Run one of ``BENCHMARKS``; ``seconds`` of None takes its own default."""
+def run(benchmark: str, model: str, seconds: float | None, **more: Any) -> dict[str, Any]:
+    """Run one of ``BENCHMARKS``; ``seconds`` of None takes its own default; ``more`` is for ``precision``."""
     length: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
     if benchmark == "pipeline":
         from stream.bench import pipeline
@@ -27,6 +29,14 @@ def run(benchmark: str, model: str, seconds: float | None) -> dict[str, Any]:
         from stream.bench import growth
 
         return growth.run(model=model, **length)
+    if benchmark == "precision":
+        from stream.bench import precision
+
+        return precision.run(model=model, **length, **more)
+    if benchmark == "contract":
+        from stream.bench import contract
+
+        return contract.run(model=model, **length)
     from stream.bench import viewers
 
     return viewers.run(**length)

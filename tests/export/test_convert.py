@@ -49,7 +49,7 @@ def test_what_already_is_a_lookout_model_is_refused(adapted: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "fp16"}, "only fp32"),
+        ({"precision": "int8", "wishes": Wishes(names=NAMES)}, "none of its 9 layers can be int8"),
         ({"wishes": Wishes(names=NAMES, nms_threshold=1.5)}, "between 0 and 1"),
     ],
 )

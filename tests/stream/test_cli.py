@@ -147,7 +147,7 @@ def test_many_names_are_a_list_and_a_wrong_log_level_is_told() -> None:
     names = ",".join(f"class-number-{number}" for number in range(80))
     result = lookout("export", "none.onnx", "--out", "x.onnx", "--names", names)
     assert result.returncode == 1
-    assert "no such model file" in result.stderr
+    assert "no such model" in result.stderr
     command = [sys.executable, "-m", "stream.cli", "models"]
     wrong = subprocess.run(
         command, env={**os.environ, "LOOKOUT_LOG": "foo"}, capture_output=True, text=True, check=False
