@@ -76,8 +76,10 @@ class WhepService:
         try:
             answer = await session.peer.answer(offer.sdp, hub.codec)
         except BaseException:
-            del self._sessions[session.id]
-            await session.peer.close()
+            try:
+                await session.peer.close()
+            finally:
+                del self._sessions[session.id]
             raise
         session.task = asyncio.create_task(self._tend(session), name=f"viewer-{session.id[:8]}")
         return session.id, answer
@@ -112,8 +114,10 @@ class WhepService:
             log.info("camera %s: viewer %s: %s", session.camera_id, session.id[:8], reason)
         finally:
             session.hub.leave(session.viewer)
-            self._sessions.pop(session.id, None)
-            await session.peer.close()
+            try:
+                await session.peer.close()
+            finally:  # only now: ``close`` waits for the sessions that are listed
+                del self._sessions[session.id]
 
     def _session(self, camera_id: str, session_id: str) -> _Session:
         session = self._sessions.get(session_id)

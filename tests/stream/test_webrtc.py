@@ -417,6 +417,27 @@ async def test_who_never_connects_is_let_go(monkeypatch: pytest.MonkeyPatch) -> 
         assert app.hubs["h264"].units == 0, "nothing was encoded for it"
 
 
+async def test_a_session_lasts_until_its_sockets_are_closed() -> None:
+    """One that counts as gone earlier is waited for by nobody: the server's end would leave its sockets open."""
+    async with running() as (app, http):
+        await http.post("/whep/door", content=OFFER, headers=SDP)
+        (session,) = app.service._sessions.values()
+        close, closed = session.peer.close, asyncio.Event()
+
+        async def slowly() -> None:
+            await asyncio.sleep(0.3)
+            await close()
+            closed.set()
+
+        session.peer.close = slowly  # type: ignore[method-assign]
+        session.end("for this test")
+        await asyncio.sleep(0.05)
+        assert app.sessions == 1
+        await app.service.close()
+        assert closed.is_set()
+        assert app.sessions == 0
+
+
 async def test_a_good_bye_is_noticed_at_once() -> None:
     async with running() as (app, http):
         peer = AiortcPeer(http, "door")
