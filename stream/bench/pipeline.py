@@ -8,10 +8,18 @@
 pipeline (decode thread, detector thread, tracker, drawing, encoder thread, one viewer) on the same
 clip, every frame detected and shown, nothing dropped. Parts and whole are measured in turn, several
 rounds, so that a drift of the machine's speed falls on both.
+
+A part alone has the machine's caches and memory to itself, which no pipeline has. So the same three
+calls are also made with nothing of lookout between them, one loop a core on all cores at once:
+
+    bare_loop_efficiency    = fps of those loops x (decode + run + encode) / cores
+    share_of_bare_loop      = fps / fps of those loops
+    host_ms_over_bare_loop  = CPU of the whole path - CPU of those loops
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +35,7 @@ from stream.bench.clips import HEIGHT, WIDTH, clip_720p
 from stream.bench.drain import Drain, wait_for, watched
 from stream.config import AppConfig, CameraConfig, DetectorConfig
 from stream.cores import usable_cores
-from stream.detector import Detector
+from stream.detector import Detector, Pixels
 from stream.encode import CLOCK_HZ, make_encoder
 from stream.pipeline import Pipeline
 
@@ -46,6 +54,8 @@ class _Round:
     encode_s: float
     whole_s: float
     fps: float
+    loop_s: float
+    loop_fps: float
 
     @property
     def parts_s(self) -> float:
@@ -60,10 +70,14 @@ def run(model: str, seconds: float = 10.0) -> dict[str, Any]:
         rounds = [_measure(clip, detector, seconds) for _ in range(ROUNDS)]
     cores = usable_cores()
     efficiencies = [turn.fps * turn.parts_s / cores for turn in rounds]
+    loops = [turn.loop_fps * turn.parts_s / cores for turn in rounds]
     return {
         "efficiency": round(median(efficiencies), 3),
         "efficiency_rounds": [round(efficiency, 3) for efficiency in efficiencies],
         "host_ms_per_frame": _ms(median(turn.whole_s - turn.parts_s for turn in rounds)),
+        "bare_loop_efficiency": round(median(loops), 3),
+        "share_of_bare_loop": round(median(turn.fps / turn.loop_fps for turn in rounds), 3),
+        "host_ms_over_bare_loop": _ms(median(turn.whole_s - turn.loop_s for turn in rounds)),
         "fps": round(median(turn.fps for turn in rounds), 1),
         "allowed_fps": round(cores / median(turn.parts_s for turn in rounds), 1),
         "cpu_ms_per_frame": _ms(median(turn.whole_s for turn in rounds)),
@@ -80,8 +94,10 @@ def run(model: str, seconds: float = 10.0) -> dict[str, Any]:
 
 def _measure(clip: Path, detector: Detector, seconds: float) -> _Round:
     pictures = list(_decoded(clip, FRAMES))
-    whole_s, fps = _whole(clip, detector, seconds)
-    return _Round(_decode(clip), _run(detector, pictures), _encode(pictures), whole_s, fps)
+    batches = _batches(detector, pictures)
+    whole = _whole(clip, detector, seconds)
+    loop = _loops(clip, detector, batches, seconds)
+    return _Round(_decode(clip), _run(detector, batches), _encode(pictures), *whole, *loop)
 
 
 def _decode(clip: Path) -> float:
@@ -99,12 +115,17 @@ def _decoded(clip: Path, most: int) -> Iterator[VideoFrame]:
             yield picture
 
 
-def _run(detector: Detector, pictures: list[VideoFrame]) -> float:
-    """Bare ``session.run`` on what the detector would give it; NMS costs what these pictures make it cost."""
+def _batches(detector: Detector, pictures: list[VideoFrame]) -> list[Pixels]:
+    """What the detector would give the model for every tenth picture."""
     batches = []
     for picture in pictures[:: max(1, len(pictures) // 10)]:
         detector.detect([picture], 0.05)
         batches.append(detector.last_images.copy())
+    return batches
+
+
+def _run(detector: Detector, batches: list[Pixels]) -> float:
+    """Bare ``session.run``; NMS costs what these pictures make it cost."""
     started = process_time()
     for index in range(FRAMES):
         detector.session.run(batches[index % len(batches)])
@@ -134,6 +155,36 @@ def _whole(clip: Path, detector: Detector, seconds: float) -> tuple[float, float
         finally:
             pipeline.stop()
     return cpu / units, units / clock
+
+
+def _loops(clip: Path, detector: Detector, batches: list[Pixels], seconds: float) -> tuple[float, float]:
+    """(CPU seconds a frame, frames a second) of bare decode, run and encode, one loop on each core."""
+    frames = [0] * usable_cores()
+    stop = threading.Event()
+
+    def loop(place: int) -> None:
+        session, encoder = detector.session.twin(), make_encoder("h264", BITRATE, 25)
+        while not stop.is_set():
+            for picture in _decoded(clip, FRAMES):
+                session.run(batches[frames[place] % len(batches)])
+                encoder.encode(picture, frames[place] * CLOCK_HZ // 25, frames[place] == 0, 0.0)
+                frames[place] += 1
+                if stop.is_set():
+                    return
+
+    threads = [threading.Thread(target=loop, args=(place,), daemon=True) for place in range(len(frames))]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: min(frames) >= WARM_UP_FRAMES)
+        before, cpu, clock = sum(frames), process_time(), perf_counter()
+        sleep(seconds)
+        count, cpu, clock = sum(frames) - before, process_time() - cpu, perf_counter() - clock
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    return cpu / count, count / clock
 
 
 def _ms(seconds: float) -> float:
