@@ -93,35 +93,9 @@ def preprocess(
         "nchw": f"B, 3, {height}, {width}",
         "chw": f"3, {height}, {width}",
     }
-    constants: dict[str, npt.NDArray[np.float32]] = {}
-    steps = [
-        "moved = Identity (images)"
-        if layout == "nhwc"
-        else "moved = Transpose <perm = [0, 3, 1, 2]> (images)"
-    ]
-    if rule.color == "bgr":
-        steps.append("order = Constant <value_ints = [2, 1, 0]> ()")
-        steps.append(f"ordered = Gather <axis = {3 if layout == 'nhwc' else 1}> (moved, order)")
-    else:
-        steps.append("ordered = Identity (moved)")
-    if rule.mean == (0.0, 0.0, 0.0) and rule.std == (1.0, 1.0, 1.0):
-        steps.append("ranged = Identity (ordered)")
-    else:
-        channels = (1, 1, 3) if layout == "nhwc" else (3, 1, 1)
-        constants = {
-            which: np.array(values, np.float32).reshape(channels)
-            for which, values in (("mean", rule.mean), ("std", rule.std))
-        }
-        steps += [
-            "floats = Cast <to = 1> (ordered)",
-            "centred = Sub (floats, mean)",
-            "ranged = Div (centred, std)",
-        ]
-    if layout == "chw":
-        steps += ["first = Constant <value_ints = [0]> ()", "one = Squeeze (ranged, first)"]
-    steps.append(f"pixels = Cast <to = {element}> ({'one' if layout == 'chw' else 'ranged'})")
+    constants = _range(rule, layout)
     given = "".join(f", float[A, A2, A3] {which}" for which in constants)
-    body = "\n".join(steps)
+    body = "\n".join(_steps(rule, layout, element))
     model = parse(
         f"""
         preprocess (uint8[B, {height}, {width}, 3] images{given}) => ({name}[{shape[layout]}] pixels)
@@ -132,6 +106,40 @@ def preprocess(
         opset,
     )
     return with_constants(model, constants)
+
+
+def _range(rule: PixelRule, layout: Layout) -> dict[str, npt.NDArray[np.float32]]:
+    """``mean`` and ``std`` to broadcast over ``layout``; nothing where the bytes stay as they are."""
+    if rule.mean == (0.0, 0.0, 0.0) and rule.std == (1.0, 1.0, 1.0):
+        return {}
+    channels = (1, 1, 3) if layout == "nhwc" else (3, 1, 1)
+    return {
+        which: np.array(values, np.float32).reshape(channels)
+        for which, values in (("mean", rule.mean), ("std", rule.std))
+    }
+
+
+def _steps(rule: PixelRule, layout: Layout, element: int) -> list[str]:
+    """The graph's nodes in ONNX's text form, from ``images`` to ``pixels``."""
+    steps, value = [], "images"
+    if layout != "nhwc":
+        steps.append("moved = Transpose <perm = [0, 3, 1, 2]> (images)")
+        value = "moved"
+    if rule.color == "bgr":
+        steps.append("order = Constant <value_ints = [2, 1, 0]> ()")
+        steps.append(f"ordered = Gather <axis = {3 if layout == 'nhwc' else 1}> ({value}, order)")
+        value = "ordered"
+    if _range(rule, layout):
+        steps += [
+            f"floats = Cast <to = 1> ({value})",
+            "centred = Sub (floats, mean)",
+            "ranged = Div (centred, std)",
+        ]
+        value = "ranged"
+    if layout == "chw":
+        steps += ["first = Constant <value_ints = [0]> ()", f"one = Squeeze ({value}, first)"]
+        value = "one"
+    return [*steps, f"pixels = Cast <to = {element}> ({value})"]
 
 
 def plain(rule: PixelRule, picture: npt.NDArray[np.uint8], layout: Layout, kind: str) -> Array:
