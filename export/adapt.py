@@ -28,6 +28,9 @@ from export.reference import Found, Pixels, Reference, find, rank, suppress
 from export.signature import AdaptError, Signature, Size, describe, read_signature, side_values
 from models.thresholds import NMS_THRESHOLD
 
+PLAIN = "/plain"
+"""Ends the name of an output of the stranger brought to float32 or int64."""
+
 __all__ = ["AdaptError", "Body", "Wishes", "adapt"]
 
 
@@ -202,7 +205,7 @@ def _body(
         rule, signature.height, signature.width, signature.layout, signature.picture.kind, opset
     )
     with_pixels = join(before, stranger, {"pixels": f"model/{signature.picture.name}"})
-    wires = {f"model/{output}": f"decode/{wanted}" for output, wanted in reading.wires.items()}
+    wires = {f"model/{output}{PLAIN}": f"decode/{wanted}" for output, wanted in reading.wires.items()}
     return join(with_pixels, prefixed(reading.decoder(opset), "decode/"), wires)
 
 
@@ -218,18 +221,17 @@ def _with_constants(model: onnx.ModelProto, signature: Signature, reading: Readi
 
 
 def _plain_types(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every output float32 or int64."""
+    """The model with every output float32 or int64, under its name with ``PLAIN`` after it.
+
+    The old names stay for what reads them, loops and branches in the graph included.
+    """
     for value in model.graph.output:
         kind = value.type.tensor_type.elem_type
-        if kind in (TensorProto.FLOAT, TensorProto.INT64):
-            continue
-        wide = TensorProto.INT64 if kind in (TensorProto.INT32, TensorProto.UINT8) else TensorProto.FLOAT
-        original = f"{value.name}/as_given"
-        for node in model.graph.node:
-            node.input[:] = [original if name == value.name else name for name in node.input]
-            node.output[:] = [original if name == value.name else name for name in node.output]
-        model.graph.node.append(helper.make_node("Cast", [original], [value.name], to=wide))
-        value.type.tensor_type.elem_type = wide
+        is_whole = kind in (TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8)
+        wide = TensorProto.INT64 if is_whole else TensorProto.FLOAT
+        name = value.name + PLAIN
+        model.graph.node.append(helper.make_node("Cast", [value.name], [name], to=wide))
+        value.name, value.type.tensor_type.elem_type = name, wide
     return model
 
 

@@ -38,6 +38,9 @@ __all__ = [
 
 SCHEMA = 1
 PREFIX = "lookout."
+MOST_BYTES = 2**31 - 1
+"""What one protobuf message can hold: a graph that is changed has to fit into one."""
+
 Resize = Literal["letterbox", "stretch"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -137,11 +140,17 @@ def load(path: str | Path) -> onnx.ModelProto:
     """Read an ONNX file.
 
     Raises:
-        ArtifactError: the file is missing, unreadable, or not ONNX.
+        ArtifactError: the file is missing, unreadable, too large, or not ONNX.
     """
     if not Path(path).is_file():
         raise ArtifactError(
             f"{path}: no such model file; expected a path to an .onnx file (see: lookout models)"
+        )
+    size = sum(part.stat().st_size for part in (Path(path), *weight_files(path)) if part.is_file())
+    if size > MOST_BYTES:
+        raise ArtifactError(
+            f"{path}: {size / 1e9:.1f} GB with its weights; expected at most {MOST_BYTES / 1e9:.1f} GB, which is "
+            "all that one ONNX graph can hold in memory; give a smaller detector, or this one in half precision"
         )
     try:
         model = onnx.load(str(path))

@@ -169,7 +169,8 @@ def _differences(expected: Found, exported: Found, where: str) -> tuple[Doubles,
                 f"parity check: in {where} the {who} finds class {found.classes[row]} at "
                 f"{found.boxes[row].round(1).tolist()}, score {found.scores[row]:.3f}; the {other} does not"
             )
+    score_apart = np.abs(expected.scores[:, None].astype(np.float64) - exported.scores[None])
     rows = np.flatnonzero(expected.scores >= threshold)
-    columns = np.where(same, apart, np.inf)[rows].argmin(axis=1) if len(rows) else rows
-    score_apart = np.abs(expected.scores[rows].astype(np.float64) - exported.scores[columns])
-    return apart[rows, columns], score_apart
+    # Boxes that were cut at the picture's edge may be equal: then the score tells which is which.
+    columns = np.where(same, apart + score_apart, np.inf)[rows].argmin(axis=1) if len(rows) else rows
+    return apart[rows, columns], score_apart[rows, columns]

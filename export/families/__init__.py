@@ -7,6 +7,7 @@ from export.families import (
     face,
     gfl,
     numbered_rows,
+    paddle,
     single_map,
     ssd_decoded,
     ssd_raw,
@@ -15,6 +16,7 @@ from export.families import (
     torchvision_lists,
     yolo_columns,
     yolo_rows,
+    yolov4,
     yolox_grid,
 )
 from export.reading import Family
@@ -34,5 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     tensorflow_od,
     top_rows,
     darknet,
+    yolov4,
     numbered_rows,
+    paddle,
 )

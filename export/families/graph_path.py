@@ -7,12 +7,14 @@ graph before that end does. Knows nothing of families.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from export.cpu import cpu_session
+from export.pixels import Array
 from export.signature import Signature, side_values
 
 MOST_COLUMNS = 4096
@@ -91,14 +93,23 @@ def class_columns(signature: Signature, scores: str) -> int:
     wanted = sorted(activated & inner)
     if not wanted:
         return 0
+    values = values_inside(signature, wanted).values()
+    widths = {value.shape[-1] for value in values if value.ndim >= 2} - {1}  # 1 is an objectness
+    return widths.pop() if len(widths) == 1 and max(widths) <= MOST_COLUMNS else 0
+
+
+def values_inside(signature: Signature, names: Iterable[str]) -> dict[str, Array]:
+    """Tensors inside of a model, or its outputs, by name, on noise."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
     model = onnx.ModelProto()
     model.CopyFrom(signature.model)
     have = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in have)
-    sides = side_values(signature.others, signature.height, signature.width)
-    values = cpu_session(model).run(wanted, {signature.picture.name: signature.noise(), **sides})
-    widths = {value.shape[-1] for value in values if value.ndim >= 2} - {1}  # 1 is an objectness
-    return widths.pop() if len(widths) == 1 and max(widths) <= MOST_COLUMNS else 0
+    feeds = {signature.picture.name: signature.noise()}
+    feeds |= side_values(signature.others, signature.height, signature.width)
+    return dict(zip(wanted, cpu_session(model).run(wanted, feeds), strict=True))
 
 
 def _activations(graph: onnx.GraphProto, output: str) -> set[str]:

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from export.families.graph_path import values_inside
 from export.graph import parse
 from export.names import names_in
-from export.pixels import UNIT, Array
+from export.pixels import UNIT
 from export.reading import Finished, Floats, Reading
-from export.signature import Signature, side_values
+from export.signature import Signature
 
 FAMILY = "yolov7"
 NEEDED = "YOLOv7 or v6 rows past NMS (one output float (n, 7): picture, x1, y1, x2, y2, class, score)"
@@ -83,7 +83,7 @@ def _parts(signature: Signature) -> list[tuple[int, bool]]:
     origins = [makers[name].input[0] if _is_cast(makers, name) else name for name in last.input]
     if not makers.keys() >= {*last.input, *origins}:
         return []
-    values = _inside(signature, [*last.input, *origins])
+    values = values_inside(signature, [*last.input, *origins])
     return [
         (values[name].shape[-1], bool(np.issubdtype(values[origin].dtype, np.integer)))
         for name, origin in zip(last.input, origins, strict=True)
@@ -93,7 +93,7 @@ def _parts(signature: Signature) -> list[tuple[int, bool]]:
 def _classes(signature: Signature) -> int:
     """C, of which the graph takes the likeliest; 0 where that does not show."""
     sources = [node.input[0] for node in signature.model.graph.node if node.op_type == "ArgMax"]
-    values = _inside(signature, sources)
+    values = values_inside(signature, sources)
     shapes = {values[name].shape for name in sources}
     shape = shapes.pop() if len(shapes) == 1 else ()
     return shape[2] if len(shape) == 3 else 0
@@ -101,25 +101,6 @@ def _classes(signature: Signature) -> int:
 
 def _is_cast(makers: Mapping[str, onnx.NodeProto], name: str) -> bool:
     return name in makers and makers[name].op_type == "Cast"
-
-
-def _inside(signature: Signature, names: list[str]) -> dict[str, Array]:
-    """Tensors inside of the model by name, on noise."""
-    known = {output.name: signature.sample[output.name] for output in signature.outputs}
-    wanted = sorted(set(names) - set(known))
-    if not wanted:
-        return known
-    model = onnx.ModelProto()
-    model.CopyFrom(signature.model)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    feeds = {signature.picture.name: signature.noise()}
-    feeds |= side_values(signature.others, signature.height, signature.width)
-    return known | dict(zip(wanted, session.run(wanted, feeds), strict=True))
 
 
 def _decoder(opset: int) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.adapt import AdaptError, Wishes
-from export.artifact import ArtifactError
+from export.artifact import ArtifactError, weight_files
 from export.convert import ensure_contract, export_model
 from export.graph import static_shape
 from tests.export.conftest import save, yolox_like
@@ -125,3 +125,26 @@ def test_a_kept_adaptation_is_of_these_very_weights(tmp_path: Path) -> None:
     data = tmp_path / "big.onnx.data"
     data.write_bytes(data.read_bytes()[:-4] + np.float32(0.25).tobytes())
     assert ensure_contract(path, print, kept) != first
+
+
+def test_weights_beyond_what_a_graph_can_hold(tmp_path: Path) -> None:
+    path = beside(yolox_like(), tmp_path)
+    (weights,) = weight_files(path)
+    with weights.open("r+b") as file:
+        file.truncate(3_000_000_000)  # sparse: takes no room
+    with pytest.raises(ArtifactError, match=r"3\.0 GB with its weights; expected at most 2\.1 GB"):
+        ensure_contract(path, print)
+
+
+def test_an_output_that_a_branch_reads_too(tmp_path: Path) -> None:
+    model = half(yolox_like())
+    (output,) = model.graph.output
+    inner = helper.make_node("Identity", [output.name], ["inner"])
+    branch = helper.make_graph(
+        [inner], "branch", [], [helper.make_tensor_value_info("inner", TensorProto.FLOAT16, None)]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    model.graph.node.append(
+        helper.make_node("If", ["always"], ["again"], then_branch=branch, else_branch=branch)
+    )
+    assert_adapts(model, tmp_path)

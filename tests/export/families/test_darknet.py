@@ -20,6 +20,7 @@ from tests.export.families.small_yolos import (
     spread,
     torch,
 )
+from tests.export.proof import proven
 
 COLUMNS = 5 + CLASSES
 
@@ -85,16 +86,6 @@ def drawn(*args: Any, **options: Any) -> Any:
     return module
 
 
-def exported(path: Path, folder: Path, **wishes: Any) -> tuple[Any, str]:
-    said: list[str] = []
-    spec = export_model(path, folder / "out.onnx", wishes=Wishes(names=NAMES, **wishes), say=said.append)
-    print(spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec, said[0]
-
-
 @pytest.mark.parametrize(
     ("kind", "options", "opset", "dynamic"),
     [
@@ -111,7 +102,7 @@ def test_the_graph_tells_the_generation(
 ) -> None:
     layout = "nhwc" if options.get("nhwc") else "nchw"
     path = export(drawn(kind, **options), tmp_path / "d.onnx", dynamic=dynamic, opset=opset, layout=layout)
-    spec, said = exported(path, tmp_path)
+    spec, said = proven(path, Wishes(names=NAMES))
     assert spec.family == kind
     assert ("past their sigmoid" in said) == bool(options.get("is_scored"))
 
@@ -120,16 +111,16 @@ def test_tiny_yolov3_has_two_sets_of_anchors(tmp_path: Path) -> None:
     path = export(drawn("yolov3-tiny"), tmp_path / "tiny.onnx")
     with pytest.raises(AdaptError, match=r"yolov3-tiny: .*1,2,3.*yolov3-tiny-012: .*0,1,2"):
         export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), say=print)
-    assert exported(path, tmp_path, family="yolov3-tiny-012")[0].family == "yolov3-tiny-012"
+    assert proven(path, Wishes(names=NAMES, family="yolov3-tiny-012"))[0].family == "yolov3-tiny-012"
 
 
 def test_torchs_grids_could_be_any_without_metadata(tmp_path: Path) -> None:
     path = export(drawn("yolov3", layout="planes"), tmp_path / "raw.onnx")
     with pytest.raises(AdaptError, match=r"yolov5: .*yolov7: .*yolov3: "):
         export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), say=print)
-    assert exported(path, tmp_path, family="yolov7")[0].family == "yolov7"
+    assert proven(path, Wishes(names=NAMES, family="yolov7"))[0].family == "yolov7"
     path = export(drawn("yolov3", layout="planes"), tmp_path / "raw.onnx", metadata=ULTRALYTICS)
-    assert exported(path, tmp_path)[0].family == "yolov5"
+    assert proven(path, Wishes(names=NAMES))[0].family == "yolov5"
 
 
 def test_a_way_down_again_without_mish_is_asked_about(tmp_path: Path) -> None:

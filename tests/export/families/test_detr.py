@@ -10,11 +10,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.adapt import AdaptError, Wishes
-from export.artifact import ModelSpec
 from export.coco import COCO_CATEGORIES, COCO_NAMES
 from export.convert import export_model
 from export.families import detr
 from tests.export.families import small_detrs
+from tests.export.proof import proven
 
 
 def behind(path: Path, out: Path, output: str, operator: str, *constants: str) -> Path:
@@ -31,17 +31,6 @@ def behind(path: Path, out: Path, output: str, operator: str, *constants: str) -
             value.type.tensor_type.shape.dim[2].dim_value = 5
     onnx.save(model, str(out))
     return out
-
-
-def proven(path: Path, wishes: Wishes | None = None) -> tuple[ModelSpec, str]:
-    """What the export of a file says, once it is shown to equal the file."""
-    said: list[str] = []
-    spec = export_model(path, path.with_suffix(".out"), wishes=wishes or Wishes(), say=said.append)
-    print(spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec, said[0]
 
 
 def test_detr_with_a_mask_and_open_channels(tmp_path: Path) -> None:

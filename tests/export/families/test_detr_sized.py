@@ -14,7 +14,7 @@ from export.adapt import AdaptError, Wishes
 from export.coco import COCO_NAMES
 from export.convert import export_model
 from tests.export.families import small_detrs
-from tests.export.families.test_detr import proven
+from tests.export.proof import proven
 
 
 def test_rt_detr_takes_the_width_first(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 
 from export.adapt import AdaptError, Wishes, adapt
 from export.anchors import Anchors, make_out
-from export.artifact import ModelSpec, load
+from export.artifact import load
 from export.convert import export_model
 from export.families import face, ssd_decoded, ssd_raw
 from export.pixels import PixelRule
 from tests.export.families.small_heads import HEIGHT, STRIDES, WIDTH, Ssd, anchors_xy, chosen, export
+from tests.export.proof import proven
 
 NAMES = ("a", "b", "c")
 SIDES = {8: (20, 40, 60), 16: (50, 70, 90), 32: (90, 120, 150)}
@@ -23,15 +24,6 @@ XY = np.array(anchors_xy(HEIGHT, WIDTH, SIDES), np.float32)
 YX = XY[:, [1, 0, 3, 2]]
 CORNERS = np.concatenate([XY[:, :2] - XY[:, 2:] / 2, XY[:, :2] + XY[:, 2:] / 2], axis=1)
 ULTRAFACE = {8: (10, 16, 24), 16: (32, 48), 32: (64, 96), 64: (128, 192, 256)}
-
-
-def exported(path: Path, out: Path, said: list[str], **wishes: Any) -> ModelSpec:
-    spec = export_model(path, out, wishes=Wishes(**wishes), say=said.append)
-    print(said[0], spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec
 
 
 @pytest.mark.parametrize(
@@ -50,9 +42,9 @@ def test_raw_with_anchors_as_output(
     module = Ssd(anchors, (3, 3, 3), 4, with_anchors=True, **options)
     names = ["raw_outputs/box_encodings", "raw_outputs/class_predictions", "anchors"]
     path = export(module, tmp_path / "ssd.onnx", names)
-    lines: list[str] = []
-    assert exported(path, tmp_path / "out.onnx", lines, names=NAMES).family == family
-    assert said in lines[0]
+    spec, line = proven(path, Wishes(names=NAMES))
+    assert spec.family == family
+    assert said in line
     assert chosen(path).pixels.mean[0] == (127.5 if family == "tf-ssd" else 127.0)
 
 
@@ -64,9 +56,9 @@ def test_raw_with_anchors_given(tmp_path: Path) -> None:
         adapt(path, load(path), Wishes(names=NAMES[:2], family="ssd"))
     table = tmp_path / "anchors.csv"
     table.write_text("\n".join(",".join(f"{value:.9g}" for value in row) for row in XY))
-    lines: list[str] = []
-    assert exported(path, tmp_path / "out.onnx", lines, names=NAMES[:2], anchors=table).family == "ssd"
-    assert "anchors given" in lines[0]
+    spec, line = proven(path, Wishes(names=NAMES[:2], anchors=table))
+    assert spec.family == "ssd"
+    assert "anchors given" in line
 
 
 @pytest.mark.parametrize(
@@ -107,8 +99,7 @@ def test_ultraface(tmp_path: Path) -> None:
     assert len(anchors) == 4420 == ssd_decoded.ultraface_anchors(240, 320)
     module = Ssd(anchors, (3, 2, 2, 3), 2, strides=STRIDES, softmax=True, decoded=True)
     path = export(module, tmp_path / "face.onnx", ["scores", "boxes"], height=240, width=320)
-    lines: list[str] = []
-    spec = exported(path, tmp_path / "out.onnx", lines)
+    spec, _ = proven(path)
     assert (spec.family, spec.names, spec.resize) == ("ultraface", ("face",), "stretch")
     assert chosen(path).pixels == PixelRule("rgb", (127.0,) * 3, (128.0,) * 3, "stretch")
 
@@ -118,8 +109,7 @@ def test_pytorch_ssd(columns: int, tmp_path: Path) -> None:
     """With one class too it is no UltraFace: the number of its boxes is another."""
     module = Ssd(XY, (3, 3, 3), columns, softmax=True, decoded=True)
     path = export(module, tmp_path / "ssd.onnx", ["scores", "boxes"], dynamic=columns == 2)
-    lines: list[str] = []
-    spec = exported(path, tmp_path / "out.onnx", lines, names=NAMES[: columns - 1])
+    spec, _ = proven(path, Wishes(names=NAMES[: columns - 1]))
     assert spec.family == "pytorch-ssd"
 
 
@@ -139,8 +129,7 @@ def test_decoded_scores_must_sum_to_one(tmp_path: Path) -> None:
 def test_retinaface(tmp_path: Path) -> None:
     module = Ssd(XY[:1], (2, 2, 2), 2, softmax=True, landmarks=True, pixel_range=200.0)
     path = export(module, tmp_path / "face.onnx")
-    lines: list[str] = []
-    spec = exported(path, tmp_path / "out.onnx", lines)
+    spec, _ = proven(path)
     assert (spec.family, spec.names) == ("retinaface", ("face",))
     assert chosen(path).pixels == PixelRule("bgr", (104.0, 117.0, 123.0))
 

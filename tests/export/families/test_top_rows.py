@@ -22,6 +22,7 @@ from tests.export.families.small_yolos import (
     spread,
     torch,
 )
+from tests.export.proof import proven
 
 
 class TopRows(nn.Module):
@@ -81,20 +82,10 @@ class CenterNet(nn.Module):
         return torch.cat([boxes, scores[..., None], (index // cells)[..., None].to(heat.dtype)], -1)
 
 
-def exported(path: Path, folder: Path, **wishes: Any) -> tuple[Any, str]:
-    said: list[str] = []
-    spec = export_model(path, folder / "out.onnx", wishes=Wishes(**wishes), say=said.append)
-    print(spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec, said[0]
-
-
 @pytest.mark.parametrize("dynamic", [False, True], ids=["one picture", "any batch"])
 def test_yolov10_by_its_metadata(dynamic: bool, tmp_path: Path) -> None:
     path = export(spread(TopRows()), tmp_path / "v10.onnx", dynamic=dynamic, metadata=ULTRALYTICS)
-    spec, said = exported(path, tmp_path)
+    spec, said = proven(path)
     assert (spec.family, spec.names, spec.nms_threshold) == ("yolov10", NAMES, None)
     assert "Ultralytics end-to-end rows" in said
 
@@ -103,13 +94,13 @@ def test_yolov10_by_its_graph(tmp_path: Path) -> None:
     path = export(spread(TopRows()), tmp_path / "v10.onnx")
     with pytest.raises(AdaptError, match="3 classes and no names"):
         export_model(path, tmp_path / "out.onnx", say=print)
-    assert exported(path, tmp_path, names=NAMES)[0].family == "yolov10"
+    assert proven(path, Wishes(names=NAMES))[0].family == "yolov10"
 
 
 @pytest.mark.parametrize(("unit", "said"), [(1.0, "boxes times 4 and 4"), (4.0, "CenterNet rows")])
 def test_centernet_by_its_peaks(unit: float, said: str, tmp_path: Path) -> None:
     path = export(spread(CenterNet(unit)), tmp_path / "centernet.onnx")
-    spec, line = exported(path, tmp_path, names=NAMES)
+    spec, line = proven(path, Wishes(names=NAMES))
     assert spec.family == "centernet"
     assert said in line
     assert ("boxes times" in line) == (unit == 1.0)
@@ -120,7 +111,7 @@ def test_rows_of_unknown_making_are_asked_about(tmp_path: Path) -> None:
     path = export(spread(TopRows(rows=50, class_first=True)), tmp_path / "some.onnx")
     with pytest.raises(AdaptError, match=r"nothing in the file says how its pixels.*--family rows"):
         export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), say=print)
-    spec, said = exported(path, tmp_path, names=NAMES, family="rows", mean=(127.5,) * 3, std=(127.5,) * 3)
+    spec, said = proven(path, Wishes(names=NAMES, family="rows", mean=(127.5,) * 3, std=(127.5,) * 3))
     assert spec.family == "rows"
     assert "class before score" in said
     assert "127.5" in said

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.adapt import AdaptError, Wishes
-from export.artifact import ModelSpec
 from export.coco import COCO_CATEGORIES
 from export.convert import export_model
+from tests.export.proof import proven
 
 STRIDE = 16
 
@@ -104,16 +104,6 @@ def one_stage(
         model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
     onnx.save(model, str(path))
     return path
-
-
-def proven(path: Path, wishes: Wishes) -> tuple[ModelSpec, str]:
-    said: list[str] = []
-    spec = export_model(path, path.with_suffix(".out"), wishes=wishes, say=said.append)
-    print(spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec, said[0]
 
 
 @pytest.mark.parametrize("batch", [False, True], ids=["without batch", "batch of one"])

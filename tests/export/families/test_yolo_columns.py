@@ -25,6 +25,7 @@ from tests.export.families.small_yolos import (
     spread,
     torch,
 )
+from tests.export.proof import proven
 
 BINS = 8
 
@@ -60,20 +61,10 @@ class Columns(nn.Module):
         return (columns, self.proto(pixels)) if self.masks else columns
 
 
-def exported(path: Path, folder: Path, **wishes: Any) -> tuple[Any, str]:
-    said: list[str] = []
-    spec = export_model(path, folder / "out.onnx", wishes=Wishes(**wishes), say=said.append)
-    print(spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec, said[0]
-
-
 @pytest.mark.parametrize("dynamic", [False, True], ids=["one picture", "any batch"])
 def test_columns_equal_the_plain_decoder(dynamic: bool, tmp_path: Path) -> None:
     path = export(spread(Columns()), tmp_path / "v8.onnx", dynamic=dynamic, metadata=ULTRALYTICS, opset=18)
-    spec, said = exported(path, tmp_path)
+    spec, said = proven(path)
     assert (spec.family, spec.names) == ("yolov8", NAMES)
     assert (spec.input_height, spec.input_width) == (HEIGHT, WIDTH)
     assert "YOLOv8 or later" in said
@@ -84,13 +75,13 @@ def test_without_metadata_names_are_asked_for(tmp_path: Path) -> None:
     path = export(spread(Columns()), tmp_path / "v8.onnx")
     with pytest.raises(AdaptError, match="3 classes and no names"):
         export_model(path, tmp_path / "out.onnx", say=print)
-    spec, _ = exported(path, tmp_path, names=NAMES)
+    spec, _ = proven(path, Wishes(names=NAMES))
     assert spec.names == NAMES
 
 
 def test_turned_columns_are_read_where_the_file_has_names(tmp_path: Path) -> None:
     path = export(spread(Columns(turned=True)), tmp_path / "v8.onnx", metadata=ULTRALYTICS)
-    spec, _ = exported(path, tmp_path)
+    spec, _ = proven(path)
     assert spec.family == "yolov8"
     nameless = export(spread(Columns(turned=True)), tmp_path / "v8.onnx")
     with pytest.raises(AdaptError, match="no adapter recognises"):
@@ -99,7 +90,7 @@ def test_turned_columns_are_read_where_the_file_has_names(tmp_path: Path) -> Non
 
 def test_a_file_that_takes_any_size(tmp_path: Path) -> None:
     path = export(spread(Columns()), tmp_path / "v8.onnx", metadata=ULTRALYTICS, takes_any_size=True)
-    spec, _ = exported(path, tmp_path, input_size=(96, 160))
+    spec, _ = proven(path, Wishes(input_size=(96, 160)))
     assert (spec.family, spec.input_height, spec.input_width) == ("yolov8", 96, 160)
 
 
@@ -118,7 +109,7 @@ def test_half_precision(tmp_path: Path) -> None:
     del model.graph.input[:], model.graph.value_info[:]
     model.graph.input.append(half)
     onnx.save(model, str(path))
-    assert exported(path, tmp_path)[0].family == "yolov8"
+    assert proven(path)[0].family == "yolov8"
 
 
 def test_decode_of_a_known_column() -> None:

@@ -24,6 +24,7 @@ from tests.export.families.small_yolos import (
     spread,
     torch,
 )
+from tests.export.proof import proven
 
 
 class OneACell(nn.Module):
@@ -93,16 +94,6 @@ class ThreeACell(nn.Module):
         return (found, *maps) if self.besides == "maps" else found
 
 
-def exported(path: Path, folder: Path, **wishes: Any) -> tuple[Any, str]:
-    said: list[str] = []
-    spec = export_model(path, folder / "out.onnx", wishes=Wishes(**wishes), say=said.append)
-    print(spec.parity)
-    assert spec.parity["max_box_difference_px"] <= 0.01
-    assert spec.parity["max_score_difference"] <= 1e-4
-    assert spec.parity["detections"] >= 100
-    return spec, said[0]
-
-
 @pytest.mark.parametrize(
     ("exponentials", "dynamic", "family", "pixels"),
     [("one", False, "yolox", "BGR"), ("one", True, "yolox", "BGR"), ("none", False, "yolov6", "RGB")],
@@ -110,7 +101,7 @@ def exported(path: Path, folder: Path, **wishes: Any) -> tuple[Any, str]:
 def test_one_row_a_cell(exponentials: str, dynamic: bool, family: str, pixels: str, tmp_path: Path) -> None:
     module = spread(OneACell(exponentials), 255.0 if pixels == "BGR" else 1.0)
     path = export(module, tmp_path / "rows.onnx", dynamic=dynamic, opset=11)
-    spec, said = exported(path, tmp_path, names=NAMES)
+    spec, said = proven(path, Wishes(names=NAMES))
     assert (spec.family, spec.names) == (family, NAMES)
     assert f"pixels taken as {pixels}" in said
 
@@ -139,7 +130,7 @@ def test_yolox_nano_decoded_in_its_graph(yolox_nano: Path, tmp_path: Path) -> No
     )
     whole = join(prefixed(modernised(raw), "nano/"), end, {f"nano/{raw.graph.output[0].name}": "raw"})
     onnx.save(whole, str(tmp_path / "decoded.onnx"))
-    spec, said = exported(tmp_path / "decoded.onnx", tmp_path)
+    spec, said = proven(tmp_path / "decoded.onnx")
     assert (spec.family, spec.names[0]) == ("yolox", "person")
     assert "YOLOX decoded rows" in said
 
@@ -148,7 +139,7 @@ def test_level_by_level_could_be_either(tmp_path: Path) -> None:
     path = export(spread(OneACell("each")), tmp_path / "rows.onnx")
     with pytest.raises(AdaptError, match=r"--family.*yolox: .*BGR 0-255.*yolov6: .*RGB 0-1"):
         export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), say=print)
-    spec, said = exported(path, tmp_path, names=NAMES, family="yolov6")
+    spec, said = proven(path, Wishes(names=NAMES, family="yolov6"))
     assert spec.family == "yolov6"
     assert "YOLOv6" in said
 
@@ -168,7 +159,7 @@ def test_three_rows_a_cell(
         metadata=metadata,
         opset=18,
     )
-    spec, said = exported(path, tmp_path, names=None if metadata else NAMES)
+    spec, said = proven(path, Wishes(names=None if metadata else NAMES))
     assert (spec.family, spec.names) == ("yolov5", NAMES)
     assert "YOLOv5 or v7" in said
 
@@ -177,7 +168,7 @@ def test_one_class_of_either_is_asked_about(tmp_path: Path) -> None:
     path = export(spread(ThreeACell(classes=1)), tmp_path / "v7.onnx")
     with pytest.raises(AdaptError, match=r"--family.*yolov5: .*yolov7: .*objectness alone"):
         export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=("cat",)), say=print)
-    assert exported(path, tmp_path, names=("cat",), family="yolov7")[0].family == "yolov7"
+    assert proven(path, Wishes(names=("cat",), family="yolov7"))[0].family == "yolov7"
 
 
 def test_decode_of_a_known_row() -> None:
