@@ -90,7 +90,10 @@ class Session:
 
 
 class _Binding:
-    """Buffers on the device for one batch size, made once and used for every run of it."""
+    """Buffers on the device for one batch size, made once and used for every run of it.
+
+    No CUDA graph: suppression gives as many rows as it finds, and a capture needs every shape to be static.
+    """
 
     def __init__(self, onnx: Any, images: npt.NDArray[np.uint8], device: str) -> None:
         self._onnx = onnx
