@@ -48,7 +48,7 @@ test: lint
 	$(BIN)/pytest
 
 bench: setup
-	@for which in pipeline latency viewers growth; do $(BIN)/lookout bench $$which || exit 1; done
+	@for which in pipeline latency viewers boxes growth; do $(BIN)/lookout bench $$which || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -28,7 +28,7 @@ from stream.planes import settle_tags
 from stream.rate import Rate
 from stream.sources import SourceInfo, SourceOptions, open_source
 from stream.tracking import Tracker, TrackerParameters
-from stream.webrtc.hub import Hub
+from stream.webrtc.hub import Boxes, Hub
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Camera:
         self.finished = threading.Event()
         self._names = names
         self._encoder = encoder
-        self._hubs: dict[Codec, Hub] = {}
+        self._hubs: dict[tuple[Codec, Boxes], Hub] = {}
         self._hubs_lock = threading.Lock()
         self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
@@ -121,18 +121,19 @@ class Camera:
         if self._thread.is_alive():
             log.warning("camera %s: its decoder does not end and is left behind", self.id)
 
-    def hub(self, codec: Codec) -> Hub:
-        """The one encoder for ``codec`` that all its viewers share; made on first use."""
+    def hub(self, codec: Codec, boxes: Boxes = "drawn") -> Hub:
+        """The one encoder that all viewers of ``codec`` and ``boxes`` share; made on first use."""
+        key = codec, boxes
         with self._hubs_lock:
-            if codec not in self._hubs:
-                self._hubs[codec] = Hub(
+            if key not in self._hubs:
+                self._hubs[key] = Hub(
                     self.id,
-                    Annotator(self._names).draw,
+                    Annotator(self._names).draw if boxes == "drawn" else None,
                     codec=codec,
                     bitrate=self._encoder.bitrate_kbps * 1000,
                     lossless=self.config.pace == "lossless",
                 )
-            return self._hubs[codec]
+            return self._hubs[key]
 
     def detected(self, frame: Frame, detections: Detections) -> Tracks:
         """Take the detections of one frame (called by the detector thread, in order of time)."""

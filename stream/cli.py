@@ -277,7 +277,7 @@ def _add_bench(commands: Any) -> None:
         command = which.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         command.add_argument("--seconds", type=float, help="how long to measure")
-        if name != "viewers":
+        if name not in ("viewers", "boxes"):
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
         if name == "precision":
             command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")

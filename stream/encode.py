@@ -56,7 +56,12 @@ class Encoder(Protocol):
     frame_rate: float
 
     def encode(
-        self, picture: VideoFrame, timestamp: int, force_keyframe: bool, captured_at: float
+        self,
+        picture: VideoFrame,
+        timestamp: int,
+        force_keyframe: bool,
+        captured_at: float,
+        sei: bytes = b"",
     ) -> EncodedUnit: ...
 
 
@@ -72,7 +77,12 @@ class _LibavEncoder:
         self._intervals: deque[int] = deque(maxlen=_RATE_SPAN)
 
     def encode(
-        self, picture: VideoFrame, timestamp: int, force_keyframe: bool, captured_at: float
+        self,
+        picture: VideoFrame,
+        timestamp: int,
+        force_keyframe: bool,
+        captured_at: float,
+        sei: bytes = b"",
     ) -> EncodedUnit:
         """Encode one picture.
 
@@ -82,6 +92,7 @@ class _LibavEncoder:
             timestamp: 90 kHz, greater than the last one.
             force_keyframe: make it decodable by itself. So is the first, and the first of a new size.
             captured_at: monotonic seconds, handed through.
+            sei: a NAL unit that goes along in the picture's access unit; H.264 only.
 
         Raises:
             DeviceUnavailable: this build of FFmpeg lacks the encoder, or it refuses the size.
@@ -108,7 +119,7 @@ class _LibavEncoder:
             raise RuntimeError(
                 f"{self._context.name} gave {len(packets)} packets for one picture, expected 1"
             )
-        payloads = self._packetised(bytes(packets[0]))
+        payloads = self._packetised(bytes(packets[0]), sei)
         size = sum(map(len, payloads))
         return EncodedUnit(payloads, timestamp, packets[0].is_keyframe, captured_at, size)
 
@@ -154,7 +165,7 @@ class _LibavEncoder:
     def _configured(self, width: int, height: int) -> VideoCodecContext:
         raise NotImplementedError
 
-    def _packetised(self, data: bytes) -> tuple[bytes, ...]:
+    def _packetised(self, data: bytes, sei: bytes) -> tuple[bytes, ...]:
         raise NotImplementedError
 
 
@@ -177,8 +188,8 @@ class H264Encoder(_LibavEncoder):
         }
         return context
 
-    def _packetised(self, data: bytes) -> tuple[bytes, ...]:
-        return packetise_h264(data)
+    def _packetised(self, data: bytes, sei: bytes) -> tuple[bytes, ...]:
+        return packetise_h264(data, sei)
 
 
 class VP8Encoder(_LibavEncoder):
@@ -207,7 +218,9 @@ class VP8Encoder(_LibavEncoder):
         }
         return context
 
-    def _packetised(self, data: bytes) -> tuple[bytes, ...]:
+    def _packetised(self, data: bytes, sei: bytes) -> tuple[bytes, ...]:
+        if sei:
+            raise ValueError("VP8 has no place for an SEI message; expected none")
         self._picture_id += 1
         return packetise_vp8(data, self._picture_id)
 

@@ -20,6 +20,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
+from stream.annotate import class_colour
 from stream.config import ServerConfig, is_loopback
 from stream.errors import LookoutError, SignallingError, redact
 from stream.metrics import exposition
@@ -44,7 +45,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
     """The ASGI application. It owns the viewers' sessions, not the pipeline."""
     whep = WhepService(
-        hub_for=lambda camera_id, codec: pipeline.camera(camera_id).hub(codec),
+        hub_for=lambda camera_id, codec, boxes: pipeline.camera(camera_id).hub(codec, boxes),
         max_viewers=config.max_viewers,
         loopback_only=config.is_loopback,
     )
@@ -120,6 +121,9 @@ def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
             "input": [spec.input_width, spec.input_height],
             "device": detector.device,
             "names": list(spec.names),
+            "colours": [
+                "#{:02x}{:02x}{:02x}".format(*class_colour(index)) for index in range(len(spec.names))
+            ],
             "fault": pipeline.fault,
         }
 

@@ -79,7 +79,7 @@ class _Measured:
 
 async def _measure_all(seconds: float, counts: Sequence[int]) -> list[_Measured]:
     hub = Hub("bench", lambda picture, tracks: picture, codec="h264", bitrate=BITRATE)
-    service = WhepService(lambda camera_id, codec: hub, max_viewers=max(counts), loopback_only=True)
+    service = WhepService(lambda camera_id, codec, boxes: hub, max_viewers=max(counts), loopback_only=True)
     app = FastAPI()
     app.include_router(service.router)
     with socket.socket() as listener, ExitStack() as stack:

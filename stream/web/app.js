@@ -3,6 +3,7 @@
  * all in a grid (``#/``) or one alone (``#/front``). Pictures come by WHEP, one session a tile.
  */
 
+import { Choice } from "./choice.js";
 import { Tile, WORDS, write } from "./tile.js";
 
 const POLL_MS = 1000;
@@ -19,6 +20,8 @@ const blank = document.querySelector(".blank");
 const tiles = new Map();
 const onScreen = new Set();
 const goodbyes = new Map();
+const choice = new Choice(document.querySelector(".boxes"), () => tiles.forEach((tile) => tile.choose(choice)));
+let classes = { names: [], colours: [] };
 let polls = 0;
 let fault = "";
 
@@ -87,7 +90,8 @@ function reconcile(cameras) {
 }
 
 function add(camera) {
-  const tile = new Tile(camera);
+  const tile = new Tile(camera, choice);
+  tile.classes = classes;
   tiles.set(camera.id, tile);
   main.append(tile.element);
   screen.observe(tile.element);
@@ -163,6 +167,9 @@ async function poll() {
 async function about() {
   const app = await ask("api/app");
   fault = app.fault ?? "";
+  classes = { names: app.names, colours: app.colours };
+  choice.names = app.names;
+  tiles.forEach((tile) => (tile.classes = classes));
   const line = document.querySelector(".about");
   line.title = `lookout ${app.version}; finds: ${app.names.join(", ")}`;
   line.replaceChildren(

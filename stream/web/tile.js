@@ -3,6 +3,7 @@
  * is told that it can be seen. It knows nothing of the other tiles or of the layout.
  */
 
+import { Overlay } from "./boxes.js";
 import { Meter } from "./stats.js";
 import { WhepPlayer } from "./whep.js";
 
@@ -22,6 +23,8 @@ export class Tile {
   #part;
   #player;
   #meter;
+  #overlay;
+  #boxes;
   #camera;
   #playing = false;
   #connection = "idle";
@@ -29,8 +32,11 @@ export class Tile {
   #connectedAt = 0;
   #reading = false;
 
-  /** @param {object} camera  one entry of /api/cameras */
-  constructor(camera) {
+  /**
+   * @param {object} camera  one entry of /api/cameras
+   * @param {{boxes: "drawn"|"data"|"none", hidden: string[]}} choice  as of ``choose``
+   */
+  constructor(camera, choice) {
     this.element = document.querySelector("#tile").content.firstElementChild.cloneNode(true);
     this.#part = (selector) => this.element.querySelector(selector);
     this.id = camera.id;
@@ -38,12 +44,39 @@ export class Tile {
     this.#part(".full").hidden = !document.fullscreenEnabled;
     this.#part(".full").addEventListener("click", () => this.fillScreen());
     this.#meter = new Meter(this.#video, () => this.#presented());
+    this.#overlay = new Overlay(this.#video, this.#part("canvas"));
+    this.#boxes = choice.boxes;
     this.#player = new WhepPlayer(
-      `whep/${encodeURIComponent(camera.id)}`,
+      this.#address,
       (stream) => (this.#video.srcObject = stream),
       (state, reason) => this.#connected(state, reason),
+      (receiver) => (this.#boxes === "drawn" ? this.#overlay.detach() : this.#overlay.attach(receiver)),
     );
+    this.choose(choice);
     this.update(camera);
+  }
+
+  get #address() {
+    const query = this.#boxes === "drawn" ? "" : "?boxes=data";
+    return `whep/${encodeURIComponent(this.id)}${query}`;
+  }
+
+  /** What is drawn over the picture now, for whoever wants to look: {width, height, tracks} or null. */
+  get shown() {
+    return this.#overlay.shown;
+  }
+
+  /** The model's names and colours. */
+  set classes(classes) {
+    this.#overlay.classes = classes;
+  }
+
+  /** Boxes drawn into the picture by the server, over it by the page, or not at all; classes not to draw. */
+  choose({ boxes, hidden }) {
+    this.#boxes = boxes;
+    this.#part("canvas").hidden = boxes !== "data";
+    this.#overlay.hidden = hidden;
+    this.#player.url = this.#address;
   }
 
   get #video() {

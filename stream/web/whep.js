@@ -12,6 +12,7 @@ export class WhepPlayer {
   #url;
   #onStream;
   #onState;
+  #onReceiver;
   #peer = null;
   #session = null;
   #wanted = false;
@@ -22,11 +23,20 @@ export class WhepPlayer {
    * @param {string} url  the WHEP endpoint
    * @param {(stream: MediaStream) => void} onStream  called once for every join
    * @param {(state: "idle"|"joining"|"connected"|"waiting", reason: string) => void} onState
+   * @param {(receiver: RTCRtpReceiver) => void} onReceiver  called for every join, before it is negotiated
    */
-  constructor(url, onStream, onState) {
+  constructor(url, onStream, onState, onReceiver) {
     this.#url = url;
     this.#onStream = onStream;
     this.#onState = onState;
+    this.#onReceiver = onReceiver;
+  }
+
+  /** Another endpoint: join there, if a stream is wanted. */
+  set url(url) {
+    if (url === this.#url) return;
+    this.#url = url;
+    this.renew();
   }
 
   /** The peer connection while there is one; its statistics are the caller's to read. */
@@ -68,6 +78,7 @@ export class WhepPlayer {
     const { receiver } = transceiver;
     offerLess(transceiver);
     showAtOnce(receiver);
+    this.#onReceiver(receiver);
     peer.addEventListener("connectionstatechange", () => this.#follow(peer));
     this.#timer = setTimeout(() => this.#lose(peer, "no connection"), CONNECT_WITHIN_MS);
     try {

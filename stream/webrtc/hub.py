@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from av import VideoFrame
 
@@ -24,11 +24,15 @@ from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, Codec, EncodedUnit, make
 from stream.frames import Frame, Tracks
 from stream.latest import Latest
 from stream.planes import writable
+from stream.webrtc.sei import tracks_sei
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Boxes = Literal["drawn", "data"]
+"""Whether a viewer's pictures have the boxes drawn on them, or carry them as data beside the picture."""
 
 Draw = Callable[[VideoFrame, Tracks], VideoFrame]
 
@@ -57,7 +61,8 @@ class Hub:
 
     Args:
         name: the camera, for thread names and log lines.
-        draw: a picture with its tracks drawn; may return the same picture if there is nothing to draw.
+        draw: a picture with its tracks drawn; may return the same picture if there is nothing to draw. None
+            leaves pictures as they are and sends the tracks along as data (``stream/webrtc/sei.py``), in H.264.
         codec: what is encoded.
         bitrate: bits a second.
         lossless: ``show`` waits for the encoder instead of dropping (offline runs and tests).
@@ -67,7 +72,9 @@ class Hub:
     ``keyframes`` and ``encoder_starts`` are for tests: nothing else tells what the viewers share.
     """
 
-    def __init__(self, name: str, draw: Draw, *, codec: Codec, bitrate: int, lossless: bool = False) -> None:
+    def __init__(
+        self, name: str, draw: Draw | None, *, codec: Codec, bitrate: int, lossless: bool = False
+    ) -> None:
         self.name = name
         self.codec = codec
         self.dropped = self.units = self.bytes = 0
@@ -241,11 +248,15 @@ class _Run:
         if keyframe:
             with self._lock:
                 self._keyframe_due_at, self._keyframe_at = inf, monotonic()
-        picture = hub._draw(frame.picture, shown.tracks)
+        picture, sei = frame.picture, b""
+        if hub._draw is None:
+            sei = tracks_sei(shown.tracks, picture.width, picture.height)
+        else:
+            picture = hub._draw(picture, shown.tracks)
         if picture is frame.picture:  # the decoder's own, and not only ours
             picture = writable(picture)
         timestamp = hub._clock.stamp(frame.time_s, repeat)
-        unit = self._encoder.encode(picture, timestamp, keyframe, frame.captured_at)
+        unit = self._encoder.encode(picture, timestamp, keyframe, frame.captured_at, sei)
         self._previous = shown
         return replace(unit, repeat=True) if repeat else unit
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 # a path with the smallest IPv6 MTU plus one tunnel still carries a packet whole.
 MAX_PAYLOAD = 1200
 
+_SLICES = range(1, 6)
 _STAP_A = 24
 _FU_A = 28
 
@@ -26,11 +27,16 @@ def split_annex_b(stream: bytes) -> Iterator[bytes]:
         start = end
 
 
-def packetise_h264(stream: bytes) -> tuple[bytes, ...]:
-    """One access unit -> payloads: small NAL units share a STAP-A, large ones are cut into FU-As."""
+def packetise_h264(stream: bytes, sei: bytes = b"") -> tuple[bytes, ...]:
+    """One access unit -> payloads: small NAL units share a STAP-A, large ones are cut into FU-As.
+
+    Args:
+        stream: Annex-B.
+        sei: a NAL unit to go before the first slice, where H.264 7.4.1.2.3 wants it.
+    """
     payloads: list[bytes] = []
     small: list[bytes] = []
-    for unit in split_annex_b(stream):
+    for unit in _with_sei(split_annex_b(stream), sei):
         if small and _stap_size([*small, unit]) > MAX_PAYLOAD:
             payloads.append(_aggregate(small))
             small = []
@@ -52,6 +58,14 @@ def packetise_vp8(frame: bytes, picture_id: int) -> tuple[bytes, ...]:
     return tuple(
         bytes((0x90 if number == 0 else 0x80, 0x80)) + identity + piece for number, piece in enumerate(pieces)
     )
+
+
+def _with_sei(units: Iterator[bytes], sei: bytes) -> Iterator[bytes]:
+    for unit in units:
+        if sei and unit[0] & 0x1F in _SLICES:
+            yield sei
+            sei = b""
+        yield unit
 
 
 def _stap_size(units: list[bytes]) -> int:

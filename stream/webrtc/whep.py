@@ -13,6 +13,7 @@ import random
 import secrets
 from collections.abc import Callable
 from time import monotonic
+from typing import cast, get_args
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -20,7 +21,7 @@ from fastapi.responses import Response
 from stream.encode import Codec
 from stream.errors import SignallingError
 from stream.webrtc.aiortc_adapter import Peer
-from stream.webrtc.hub import Hub
+from stream.webrtc.hub import Boxes, Hub
 from stream.webrtc.offer import Offer, read_offer
 from stream.webrtc.sdp import Fragment, check_count, parse_fragment
 from stream.webrtc.viewer import Viewer
@@ -37,14 +38,14 @@ HOLD_AFTER_S = 5.0
 SILENCE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 
-HubFor = Callable[[str, Codec], Hub]
+HubFor = Callable[[str, Codec, Boxes], Hub]
 
 
 class WhepService:
     """All viewers of all cameras.
 
     Args:
-        hub_for: camera id and codec -> hub; raises ``SignallingError`` 404 for an unknown camera.
+        hub_for: camera id, codec and where boxes go -> hub; raises ``SignallingError`` 404 for an unknown camera.
         max_viewers: more are refused with 503.
         loopback_only: also offer 127.0.0.1 as an ICE candidate, for viewers on this machine.
     """
@@ -57,7 +58,7 @@ class WhepService:
         self._closed = False
         self.router = self._routes()
 
-    async def join(self, camera_id: str, sdp: str) -> tuple[str, str]:
+    async def join(self, camera_id: str, sdp: str, boxes: Boxes = "drawn") -> tuple[str, str]:
         """Open a session for an SDP offer: (its id, the SDP answer).
 
         Raises:
@@ -70,7 +71,11 @@ class WhepService:
         if not offer.codecs:
             reason = "no common codec: expected H.264 baseline (packetization-mode 1) or VP8"
             raise SignallingError(reason, 406)
-        hub = self._hub_for(camera_id, offer.codecs[0])
+        if boxes == "data" and "h264" not in offer.codecs:
+            raise SignallingError(
+                "boxes=data needs H.264 in the offer, which carries them; leave it out", 406
+            )
+        hub = self._hub_for(camera_id, "h264" if boxes == "data" else offer.codecs[0], boxes)
         session = _Session(camera_id, hub, offer, self._loopback_only)
         self._sessions[session.id] = session
         try:
@@ -129,9 +134,12 @@ class WhepService:
         router = APIRouter(tags=["whep"])
 
         @router.post("/whep/{camera_id}", status_code=201, response_class=Response)
-        async def join(camera_id: str, request: Request) -> Response:
-            """Watch a camera: send an SDP offer, receive the SDP answer."""
-            session_id, answer = await self.join(camera_id, await _body(request, SDP))
+        async def join(camera_id: str, request: Request, boxes: str = "drawn") -> Response:
+            """Watch a camera: send an SDP offer, receive the SDP answer.
+
+            ``boxes=data`` leaves the picture clean and sends the boxes along as H.264 SEI messages.
+            """
+            session_id, answer = await self.join(camera_id, await _body(request, SDP), _boxes(boxes))
             headers = {
                 "Location": f"{request.url.path}/{session_id}",
                 "ETag": self._sessions[session_id].etag,
@@ -227,6 +235,14 @@ class _Session:
             self.end(f"silent for {SILENCE_TIMEOUT_S:g} s")
         self.viewer.hold(silent_s > HOLD_AFTER_S)
         self.peer.report()
+
+
+def _boxes(given: str) -> Boxes:
+    """Raises: SignallingError: 400, it is neither ``drawn`` nor ``data``."""
+    for known in get_args(Boxes):
+        if given == known:
+            return cast(Boxes, known)
+    raise SignallingError(f"boxes={given[:40]}: expected {' or '.join(get_args(Boxes))}", 400)
 
 
 async def _body(request: Request, expected: str) -> str:

@@ -37,6 +37,8 @@ MEASURE = r"""
     video.requestVideoFrameCallback(look);
     const width = (canvas.width = video.videoWidth), height = (canvas.height = video.videoHeight);
     context.drawImage(video, 0, 0);
+    const over = document.querySelector(".stage canvas");
+    if (over.width && !over.hidden) context.drawImage(over, 0, 0);
     const index = lookout.read(canvas, width, height);
     const top = Math.ceil(height / 9) + 4;
     const pixels = context.getImageData(0, top, width, height - top).data;
@@ -96,18 +98,22 @@ def walk(person: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("overlay", ["exact", "smooth"])
+@pytest.mark.parametrize(("overlay", "boxes"), [("exact", "drawn"), ("smooth", "drawn"), ("smooth", "data")])
 def test_a_box_is_drawn_on_its_own_frame(
     watch: Callable[..., Any],
     page: Page,
     walk: Path,
     person: np.ndarray,
     overlay: str,
+    boxes: str,
     yolox_nano: Path,
 ) -> None:
     # A stranger's model, so that this is about overlays alone, whatever the embedded model can do.
     with watch(str(walk), "--overlay", overlay, "--score", "0.6", "--model", str(yolox_nano)) as app:
         page.goto(app.url)
+        page.select_option(".boxes select", boxes)
+        page.wait_for_timeout(1000)  # the page joins again
+        page.evaluate("lookout.shown.length = 0")
         wait_for(page, "lookout.shown.length > 10")
         page.evaluate(MEASURE)
         page.wait_for_timeout(2 * LEG / RATE * 1000 + 1000)
@@ -126,7 +132,7 @@ def test_a_box_is_drawn_on_its_own_frame(
     bias_px = (np.median(errors_px[ways > 0]) + np.median(errors_px[ways < 0])) / 2
     behind_frames = -(errors_px - bias_px) * ways / STEP_PX
     print(
-        f"{overlay}: {len(boxed)} pictures, detector's bias {bias_px:.1f} px, boxes behind their frame by "
+        f"{overlay}, {boxes}: {len(boxed)} pictures, detector's bias {bias_px:.1f} px, boxes behind their frame by "
         f"{behind_frames.mean():+.2f} frames (mean), {np.abs(behind_frames).max():.2f} (largest)"
     )
     assert abs(bias_px) < 20

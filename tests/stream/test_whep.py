@@ -73,6 +73,32 @@ async def test_offers_that_cannot_be_used_are_refused(
         assert app.sessions == 0
 
 
+async def test_boxes_as_data_share_an_encoder_of_their_own() -> None:
+    async with running() as (app, http):
+        for boxes in ("drawn", "data", "data"):
+            response = await http.post(f"/whep/door?boxes={boxes}", content=OFFER, headers=SDP)
+            assert response.status_code == 201
+            assert "H264/90000" in response.text
+        assert sorted(app.hubs) == ["h264", "h264 and data"]
+
+
+async def test_boxes_as_data_are_refused_where_they_cannot_be_carried() -> None:
+    async with running() as (app, http):
+        no_h264 = OFFER.replace("H264", "H265")
+        response = await http.post("/whep/door?boxes=data", content=no_h264, headers=SDP)
+        assert (response.status_code, response.json()["error"]) == (
+            406,
+            "boxes=data needs H.264 in the offer, which carries them; leave it out",
+        )
+        assert (await http.post("/whep/door", content=no_h264, headers=SDP)).status_code == 201
+        response = await http.post("/whep/door?boxes=somewhere", content=OFFER, headers=SDP)
+        assert (response.status_code, response.json()["error"]) == (
+            400,
+            "boxes=somewhere: expected drawn or data",
+        )
+        assert app.sessions == 1
+
+
 async def test_requests_of_the_wrong_kind_are_refused() -> None:
     async with running(max_viewers=1) as (_, http):
         assert (await http.post("/whep/door", content=OFFER)).status_code == 415
@@ -190,7 +216,7 @@ def test_no_offer_is_our_fault(data: st.DataObject) -> None:
 
     async def attempt() -> None:
         service = WhepService(
-            lambda camera_id, codec: Hub("door", same_picture, codec=codec, bitrate=1), 4, True
+            lambda camera_id, codec, boxes: Hub("door", same_picture, codec=codec, bitrate=1), 4, True
         )
         with contextlib.suppress(SignallingError):
             await service.join("door", "\n".join(lines))

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 from stream.errors import SignallingError
 from stream.frames import Tracks
-from stream.webrtc.hub import Hub
+from stream.webrtc.hub import Boxes, Hub
 from stream.webrtc.whep import WhepService
 from tests.stream.watching import encoder_threads, frame, until
 
@@ -94,12 +94,14 @@ class App:
         self._stop.set()
         self._camera.join()
 
-    def _hub_for(self, camera_id: str, codec: Any) -> Hub:
+    def _hub_for(self, camera_id: str, codec: Any, boxes: Boxes) -> Hub:
         if camera_id != "door":
             raise SignallingError(f"no camera {camera_id!r}; there are: door", 404)
-        if codec not in self.hubs:
-            self.hubs[codec] = Hub("door", same_picture, codec=codec, bitrate=600_000)
-        return self.hubs[codec]
+        key = codec if boxes == "drawn" else f"{codec} and data"
+        if key not in self.hubs:
+            draw = same_picture if boxes == "drawn" else None
+            self.hubs[key] = Hub("door", draw, codec=codec, bitrate=600_000)
+        return self.hubs[key]
 
     def _play(self) -> None:
         started_at, index = time.monotonic(), 0

@@ -1,0 +1,74 @@
+/**
+ * What the viewer wants to see of the boxes: where they are drawn, and of which classes. Kept in this
+ * browser. It knows nothing of cameras or tiles.
+ */
+
+import { supported } from "./boxes.js";
+
+const KEY = "lookout.boxes";
+
+export class Choice {
+  /** @type {"drawn"|"data"|"none"} in the picture, over it, or not at all */
+  boxes = "drawn";
+  /** @type {string[]} names of classes that are not drawn over the picture */
+  hidden = [];
+  #part;
+  #onChange;
+  #names = "";
+
+  /** @param {HTMLElement} element  a select and a details with a fieldset @param {() => void} onChange */
+  constructor(element, onChange) {
+    this.#part = (selector) => element.querySelector(selector);
+    this.#onChange = onChange;
+    this.#recall();
+    const select = this.#part("select");
+    for (const option of select.options) option.disabled = option.value !== "drawn" && !supported;
+    if (!supported) select.title = "This browser cannot read what comes along with a picture (RTCRtpScriptTransform).";
+    select.value = this.boxes;
+    select.addEventListener("change", () => this.#change({ boxes: select.value }));
+    this.#part("fieldset").addEventListener("change", () => this.#change({ hidden: this.#unchecked }));
+    this.#part("details").hidden = this.boxes !== "data";
+  }
+
+  /** All the classes there are to choose from. */
+  set names(names) {
+    if (names.join() === this.#names) return;
+    this.#names = names.join();
+    this.#part("fieldset").replaceChildren(
+      ...names.map((name) => {
+        const line = document.createElement("label");
+        const box = document.createElement("input");
+        box.type = "checkbox";
+        box.name = name;
+        box.checked = !this.hidden.includes(name);
+        line.append(box, name);
+        return line;
+      }),
+    );
+  }
+
+  get #unchecked() {
+    return [...this.#part("fieldset").querySelectorAll("input:not(:checked)")].map((box) => box.name);
+  }
+
+  #change(part) {
+    Object.assign(this, part);
+    this.#part("details").hidden = this.boxes !== "data";
+    try {
+      localStorage.setItem(KEY, JSON.stringify({ boxes: this.boxes, hidden: this.hidden }));
+    } catch {
+      // A browser that keeps nothing: the choice is for this visit.
+    }
+    this.#onChange();
+  }
+
+  #recall() {
+    try {
+      const { boxes, hidden } = JSON.parse(localStorage.getItem(KEY)) ?? {};
+      if (supported && ["drawn", "data", "none"].includes(boxes)) this.boxes = boxes;
+      if (Array.isArray(hidden)) this.hidden = hidden.map(String);
+    } catch {
+      // Nothing kept, or not by us.
+    }
+  }
+}

@@ -1,0 +1,115 @@
+"""Boxes as data: the page draws each over its own frame, as the server would have drawn it into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from stream.annotate import Annotator
+from stream.bench import boxes as bench
+from stream.bench.chromium import wait_for
+from stream.frames import Tracks
+from tests.stream.test_encode import flat, planes_of
+
+Watch = Callable[..., Any]
+
+# The outline of a box on a canvas of a size, as rows of 0 and 1.
+OUTLINE = """
+async ([width, height, track]) => {
+  const { outline } = await import("/web/boxes.js");
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  outline(context, track, "#ffffff");
+  const { data } = context.getImageData(0, 0, width, height);
+  return Array.from({ length: height }, (_, y) =>
+    Array.from({ length: width }, (_, x) => (data[4 * (y * width + x) + 3] ? 1 : 0)).join(""));
+}
+"""
+
+
+def test_every_box_is_of_the_frame_that_is_shown() -> None:
+    figures = bench.run(seconds=5.0)
+    print(figures)
+    assert figures["pictures"] >= 100
+    assert figures["wrong"] == 0
+    assert figures["right"] >= 0.9 * figures["pictures"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 360), (1280, 720), (1920, 1080)])
+@pytest.mark.parametrize("coasting", [False, True])
+def test_outlines_are_those_of_the_server(
+    watch: Watch, page: Page, width: int, height: int, coasting: bool
+) -> None:
+    random = np.random.default_rng(width)
+    with watch("synthetic:320x180@5") as app:
+        page.goto(app.url)
+        for _ in range(6):
+            x1, y1 = random.uniform(-30, width - 60), random.uniform(80, height - 60)
+            box = np.array([[x1, y1, x1 + random.uniform(20, 300), y1 + random.uniform(20, 300)]], np.float32)
+            one = np.ones(1, np.int64)
+            tracks = Tracks(
+                box, one.astype(np.float32), one * 0, one, one.astype(np.float32), one == coasting
+            )
+            track = {"box": box[0].tolist(), "coasting": coasting}
+            rows = page.evaluate(OUTLINE, [width, height, track])
+            drawn = np.array([list(row) for row in rows]) == "1"
+            luma = planes_of(Annotator(["a"]).draw(flat(width, height, 30), tracks))[0]
+            below = max(0, 2 * round(float(box[0, 1]) / 2))  # the label lies above
+            np.testing.assert_array_equal(drawn[below:], (luma != 30)[below:])
+
+
+def test_what_is_wanted_is_chosen_and_kept(watch: Watch, page: Page, bikes: Path, yolox_nano: Path) -> None:
+    over = "document.querySelector('.stage canvas')"
+    drawn = f"""(() => {{ const canvas = {over}; if (!canvas || canvas.hidden || !canvas.width) return 0;
+        const {{ data }} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return data.filter((value, at) => at % 4 === 3 && value).length; }})()"""
+    with watch(str(bikes), "--model", str(yolox_nano)) as app:
+        page.goto(app.url)
+        expect(page.locator(".state")).to_have_text("Live")
+        assert page.evaluate(drawn) == 0
+        page.select_option(".boxes select", "data")
+        wait_for(page, f"{drawn} > 500")
+        page.reload()
+        wait_for(page, f"{drawn} > 500")
+        page.click(".boxes summary")
+        for name in app.get("api/app")["names"]:
+            page.locator(f"fieldset input[name='{name}']").evaluate("box => box.checked && box.click()")
+        wait_for(page, f"{drawn} === 0")
+        page.wait_for_timeout(500)
+        assert page.evaluate(drawn) == 0
+        page.locator("fieldset input[name='person']").check()
+        wait_for(page, f"{drawn} > 500")
+        hidden = json.loads(page.evaluate("localStorage.getItem('lookout.boxes')"))["hidden"]
+        assert "person" not in hidden
+        assert "car" in hidden
+        page.select_option(".boxes select", "none")
+        assert page.evaluate(drawn) == 0
+        assert page.locator(".boxes details").is_hidden()
+
+
+def test_a_track_says_more_under_the_pointer(watch: Watch, page: Page, bikes: Path, yolox_nano: Path) -> None:
+    with watch(str(bikes), "--model", str(yolox_nano)) as app:
+        page.goto(app.url)
+        page.select_option(".boxes select", "data")
+        wait_for(page, "document.querySelector('.stage canvas')?.width > 0")
+        title = "document.querySelector('.stage canvas').title"
+        bounds = page.locator(".stage canvas").bounding_box()
+        assert bounds is not None
+        for _ in range(400):
+            for share in (0.2, 0.4, 0.5, 0.6, 0.8):
+                page.mouse.move(bounds["x"] + share * bounds["width"], bounds["y"] + 0.55 * bounds["height"])
+                said = page.evaluate(title)
+                if "person" in said:
+                    break
+            else:
+                page.wait_for_timeout(20)
+                continue
+            break
+        print(said)
+        assert ": score 0." in said or ": not seen now" in said
+        assert said.splitlines()[0].endswith(" s")
