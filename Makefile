@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 comma := ,
 # One stamp per set of extras: the demo does not need torch, which is gigabytes where there is a GPU.
 STAMP = $(VENV)/.installed-$(or $(subst $(comma),-,$(EXTRAS)),app)
-DEBIAN := chromium gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+DEBIAN := chromium coturn gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 

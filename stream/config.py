@@ -30,6 +30,9 @@ from stream.errors import ConfigError, redact
 
 CAMERA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 TOKEN = re.compile(r"[!-~]{8,256}")
+ICE_URL = r"^(stuns?|turns?):[A-Za-z0-9.\-\[\]:]{1,255}(\?transport=(udp|tcp))?$"
+ORIGIN = r"^https?://[A-Za-z0-9.\-\[\]]{1,255}(:[0-9]{1,5})?$"
+_HIDDEN = {"token", "credential", "secret"}
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -47,13 +50,44 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class IceServerConfig(_Section):
+    """A STUN or TURN server for viewers beyond this network.
+
+    TURN wants ``username`` and ``credential``, or the ``secret`` that it shares with us, of which
+    credentials are made that expire (coturn: ``use-auth-secret``).
+    """
+
+    urls: Annotated[tuple[Annotated[str, Field(pattern=ICE_URL)], ...], Field(min_length=1, max_length=8)]
+    username: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
+    credential: SecretStr | None = None
+    secret: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _credentials_fit(self) -> IceServerConfig:
+        needs = any(url.startswith("turn") for url in self.urls)
+        plain = self.username is not None and self.credential is not None
+        if needs and plain == (self.secret is not None):
+            raise ValueError("a turn: server needs username and credential, or secret; give one of the two")
+        if not needs and any((self.username, self.credential, self.secret)):
+            raise ValueError("a stun: server takes no username, credential or secret; leave them out")
+        for hidden in (self.credential, self.secret):
+            if hidden is not None and not re.fullmatch(r"[!-~]{1,256}", hidden.get_secret_value()):
+                raise ValueError("expected 1 to 256 printable ASCII characters without spaces")
+        return self
+
+
 class ServerConfig(_Section):
-    """Where the app listens and how much it will serve."""
+    """Where the app listens, how much it will serve, and to whom.
+
+    ``allow_origins`` are sites whose pages may play from here (CORS), such as ``https://wall.example.net``.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     token: SecretStr | None = None
     max_viewers: Annotated[int, Field(ge=1, le=10_000)] = 64
+    ice_servers: Annotated[tuple[IceServerConfig, ...], Field(max_length=8)] = ()
+    allow_origins: Annotated[tuple[Annotated[str, Field(pattern=ORIGIN)], ...], Field(max_length=32)] = ()
 
     @field_validator("token")
     @classmethod
@@ -215,7 +249,7 @@ def _fault(document: Mapping[str, Any], origin: str, fault: Any) -> str:
         return f"{where}: {key}: is missing"
     given = fault["input"]
     shown = f" (got {redact(repr(given))[:80]})" if isinstance(given, str | int | float | bool) else ""
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}{'' if 'token' in key else shown}"
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}{'' if _HIDDEN & set(path) else shown}"
 
 
 def _known_keys(path: list[str]) -> list[str]:

@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from time import time
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -25,6 +27,7 @@ from stream.config import ServerConfig, is_loopback
 from stream.errors import LookoutError, SignallingError, redact
 from stream.metrics import exposition
 from stream.pipeline import Pipeline
+from stream.webrtc.ice import ice_servers
 from stream.webrtc.whep import WhepService
 
 WEB = Path(__file__).parent / "web"
@@ -48,6 +51,7 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
         hub_for=lambda camera_id, codec, boxes: pipeline.camera(camera_id).hub(codec, boxes),
         max_viewers=config.max_viewers,
         loopback_only=config.is_loopback,
+        ice_servers=lambda: ice_servers(config.ice_servers, time()),
     )
 
     @asynccontextmanager
@@ -59,6 +63,14 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
     app = FastAPIOffline(title="lookout", version=version("lookout"), lifespan=lifespan, redoc_url=None)
     app.include_router(whep.router)
     _add_guard(app, config)
+    if config.allow_origins:  # after the guard, so around it: a browser asks first, without a token
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allow_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=["Location", "ETag", "Link", "Accept-Patch", "Retry-After"],
+        )
     _add_api(app, pipeline)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
 

@@ -15,6 +15,7 @@ export class WhepPlayer {
   #onReceiver;
   #peer = null;
   #session = null;
+  #joining = null;
   #wanted = false;
   #failures = 0;
   #timer = 0;
@@ -73,7 +74,10 @@ export class WhepPlayer {
   async #join() {
     clearTimeout(this.#timer);
     this.#onState("joining", "");
-    const peer = (this.#peer = new RTCPeerConnection());
+    const joining = (this.#joining = {});
+    const iceServers = await serversOf(this.#url);
+    if (this.#joining !== joining) return; // left, or joined anew, meanwhile
+    const peer = (this.#peer = new RTCPeerConnection({ iceServers }));
     const transceiver = peer.addTransceiver("video", { direction: "recvonly" });
     const { receiver } = transceiver;
     offerLess(transceiver);
@@ -83,10 +87,13 @@ export class WhepPlayer {
     this.#timer = setTimeout(() => this.#lose(peer, "no connection"), CONNECT_WITHIN_MS);
     try {
       await peer.setLocalDescription();
-      // Sent before any candidate is gathered: the server learns our address from our own checks.
+      // Sent before any candidate is gathered: the server learns our address from our own checks. Only
+      // through a TURN server can they not reach it, so candidates follow where there are such servers.
+      const candidates = iceServers.length ? gathered(peer) : null;
       const { session, answer } = await post(this.#url, peer.localDescription.sdp);
       if (this.#peer !== peer) return remove(session);
       this.#session = session;
+      candidates?.to((candidate) => trickle(session, candidate));
       await peer.setRemoteDescription({ type: "answer", sdp: answer });
       if (this.#peer === peer) this.#onStream(new MediaStream([receiver.track]));
     } catch (error) {
@@ -121,11 +128,58 @@ export class WhepPlayer {
 
   #leave() {
     clearTimeout(this.#timer);
+    this.#joining = null;
     this.#peer?.close();
     this.#peer = null;
     if (this.#session) remove(this.#session);
     this.#session = null;
   }
+}
+
+const SERVERS_LAST_MS = 3600_000; // well below what credentials last
+const known = new Map();
+
+/** The ICE servers that an endpoint's server tells of, asked for once an hour; none where it does not answer. */
+function serversOf(url) {
+  const { origin } = new URL(url, location.href);
+  const kept = known.get(origin);
+  if (kept && performance.now() < kept.until) return kept.servers;
+  const servers = fetch(url, { method: "OPTIONS", signal: AbortSignal.timeout(CONNECT_WITHIN_MS) })
+    .then((response) => (response.ok ? iceServers(response.headers.get("Link") ?? "") : Promise.reject(response)))
+    .catch(() => (known.delete(origin), [])); // joining will say what is wrong
+  known.set(origin, { servers, until: performance.now() + SERVERS_LAST_MS });
+  return servers;
+}
+
+/** Link headers (RFC 8288) with rel="ice-server" as what RTCPeerConnection takes. */
+export function iceServers(header) {
+  const links = header.matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g);
+  return [...links].flatMap(([, urls, rest]) => {
+    const pairs = [...rest.matchAll(/([\w-]+)="((?:[^"\\]|\\.)*)"/g)];
+    const said = Object.fromEntries(pairs.map(([, key, value]) => [key, value.replace(/\\(.)/g, "$1")]));
+    if (said.rel !== "ice-server") return [];
+    return [said.username ? { urls, username: said.username, credential: said.credential } : { urls }];
+  });
+}
+
+/** The candidates that a connection gathers, from now on, to be handed to whoever will take them. */
+function gathered(peer) {
+  const waiting = [];
+  let take = (candidate) => waiting.push(candidate);
+  peer.addEventListener("icecandidate", ({ candidate }) => candidate?.candidate && take(candidate));
+  return {
+    to(taker) {
+      take = taker;
+      waiting.splice(0).forEach(taker);
+    },
+  };
+}
+
+/** Tell the server of one candidate (RFC 8840). A lost one is made up for by the others. */
+function trickle(session, { candidate, sdpMid, usernameFragment }) {
+  const body = [`a=ice-ufrag:${usernameFragment}`, `a=mid:${sdpMid}`, `a=${candidate}`, ""].join("\r\n");
+  const headers = { "Content-Type": "application/trickle-ice-sdpfrag" };
+  fetch(session, { method: "PATCH", headers, body }).catch(() => {});
 }
 
 /** Leave out codecs that lookout never sends: half the offer, and so a sooner answer. */

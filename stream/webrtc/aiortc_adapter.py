@@ -17,7 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiortc
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
 from aiortc.codecs import is_rtx
 from aiortc.exceptions import OperationError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpSendParameters
@@ -38,6 +45,7 @@ from aiortc.stats import RTCStatsReport
 
 from stream.encode import CLOCK_HZ, Codec, EncodedUnit
 from stream.errors import DeviceUnavailable, SignallingError
+from stream.webrtc.ice import IceServer
 from stream.webrtc.rtp import ABS_SEND_TIME, MID, PLAYOUT_DELAY, RtpFormat, RtpStream, ntp_time
 from stream.webrtc.sdp import Trickled
 from stream.webrtc.viewer import Viewer
@@ -58,12 +66,13 @@ class Peer:
     the reason; not after ``close``.
     """
 
-    def __init__(self, viewer: Viewer, *, loopback_only: bool) -> None:
+    def __init__(self, viewer: Viewer, *, loopback_only: bool, ice_servers: Sequence[IceServer] = ()) -> None:
         check_version()
         self.connected: Callable[[], None] = lambda: None
         self.failed: Callable[[str], None] = lambda reason: None
         # An empty list, not None: None asks a public STUN server.
-        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        servers = [RTCIceServer(list(each.urls), each.username, each.credential) for each in ice_servers]
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._loopback_only = loopback_only
         self._transceiver = self._connection.addTransceiver("video", direction="sendonly")
         self._sender = _Sender(viewer, self._transceiver, self)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import cast, get_args
 
@@ -22,6 +22,7 @@ from stream.encode import Codec
 from stream.errors import SignallingError
 from stream.webrtc.aiortc_adapter import Peer
 from stream.webrtc.hub import Boxes, Hub
+from stream.webrtc.ice import IceServer
 from stream.webrtc.offer import Offer, read_offer
 from stream.webrtc.sdp import Fragment, check_count, parse_fragment
 from stream.webrtc.viewer import Viewer
@@ -38,6 +39,7 @@ HOLD_AFTER_S = 5.0
 SILENCE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 
+IceServersNow = Callable[[], Sequence[IceServer]]
 HubFor = Callable[[str, Codec, Boxes], Hub]
 
 
@@ -48,12 +50,20 @@ class WhepService:
         hub_for: camera id, codec and where boxes go -> hub; raises ``SignallingError`` 404 for an unknown camera.
         max_viewers: more are refused with 503.
         loopback_only: also offer 127.0.0.1 as an ICE candidate, for viewers on this machine.
+        ice_servers: those to use for a session that is opened now, by both of its sides.
     """
 
-    def __init__(self, hub_for: HubFor, max_viewers: int, loopback_only: bool) -> None:
+    def __init__(
+        self,
+        hub_for: HubFor,
+        max_viewers: int,
+        loopback_only: bool,
+        ice_servers: IceServersNow = tuple,
+    ) -> None:
         self._hub_for = hub_for
         self._max_viewers = max_viewers
         self._loopback_only = loopback_only
+        self._ice_servers = ice_servers
         self._sessions: dict[str, _Session] = {}
         self._closed = False
         self.router = self._routes()
@@ -76,7 +86,9 @@ class WhepService:
                 "boxes=data needs H.264 in the offer, which carries them; leave it out", 406
             )
         hub = self._hub_for(camera_id, "h264" if boxes == "data" else offer.codecs[0], boxes)
-        session = _Session(camera_id, hub, offer, self._loopback_only)
+        viewer = Viewer()
+        peer = Peer(viewer, loopback_only=self._loopback_only, ice_servers=self._ice_servers())
+        session = _Session(camera_id, hub, offer, viewer, peer)
         self._sessions[session.id] = session
         try:
             answer = await session.peer.answer(offer.sdp, hub.codec)
@@ -145,7 +157,7 @@ class WhepService:
                 "ETag": self._sessions[session_id].etag,
                 "Accept-Patch": SDP_FRAGMENT,
             }
-            return Response(answer, 201, headers, media_type=SDP)
+            return self._with_links(Response(answer, 201, headers, media_type=SDP))
 
         @router.patch("/whep/{camera_id}/{session_id}", status_code=204, response_class=Response)
         async def trickle(camera_id: str, session_id: str, request: Request) -> Response:
@@ -166,21 +178,28 @@ class WhepService:
         @router.options("/whep/{camera_id}", status_code=204, response_class=Response)
         async def options(camera_id: str) -> Response:
             """What may be posted here."""
-            return Response(status_code=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP})
+            headers = {"Allow": "OPTIONS, POST", "Accept-Post": SDP, "Cache-Control": "no-store"}
+            return self._with_links(Response(status_code=204, headers=headers))
 
         return router
+
+    def _with_links(self, response: Response) -> Response:
+        """The response, telling of the ICE servers."""
+        for server in self._ice_servers():
+            for link in server.links():
+                response.headers.append("Link", link)
+        return response
 
 
 class _Session:
     """One viewer: its connection, its queue, its hub."""
 
-    def __init__(self, camera_id: str, hub: Hub, offer: Offer, loopback_only: bool) -> None:
+    def __init__(self, camera_id: str, hub: Hub, offer: Offer, viewer: Viewer, peer: Peer) -> None:
         self.id = secrets.token_urlsafe(16)
         self.etag = f'"{secrets.token_urlsafe(8)}"'
         self.camera_id = camera_id
         self.hub = hub
-        self.viewer = Viewer()
-        self.peer = Peer(self.viewer, loopback_only=loopback_only)
+        self.viewer, self.peer = viewer, peer
         self.task: asyncio.Task[None] | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._opened_at = monotonic()

@@ -46,6 +46,10 @@ def test_the_configurations_that_people_copy_are_valid(path: Path) -> None:
         ("cameras: [\n", ":2: not valid YAML"),
         ("just text\n", "expected keys such as 'cameras:'"),
         ("server: {host: 0.0.0.0}\ncameras:\n  a: {source: demo}\n", "a token is required"),
+        ("server:\n  ice_servers: [{urls: ['turn:t.example.net']}]\ncameras:\n  a: {source: demo}\n", "a turn: server needs username and credential, or secret; give one of the two"),
+        ("server:\n  ice_servers: [{urls: ['stun:t.example.net'], secret: abcd}]\ncameras:\n  a: {source: demo}\n", "a stun: server takes no username, credential or secret; leave them out"),
+        ("server:\n  ice_servers: [{urls: ['http://t.example.net']}]\ncameras:\n  a: {source: demo}\n", "server.ice_servers.0.urls.0: string should match pattern"),
+        ("server:\n  allow_origins: ['*']\ncameras:\n  a: {source: demo}\n", "server.allow_origins.0: string should match pattern"),
         ("camera:\n  a: {source: demo}\n", "camera: unknown key; did you mean 'cameras'?"),
     ],
 )  # fmt: skip
@@ -77,6 +81,15 @@ def test_a_wrong_value_never_prints_a_credential(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "server: {token: [hunter2]}\ncameras:\n  a: {source: demo}\n")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["credential", "secret"])
+def test_a_wrong_credential_of_a_turn_server_is_not_printed(tmp_path: Path, key: str) -> None:
+    text = f"server:\n  ice_servers: [{{urls: ['turn:t.example.net'], {key}: 24681357}}]\ncameras:\n  a: {{source: demo}}\n"
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert f"server.ice_servers.0.{key}: " in str(caught.value)
+    assert "24681357" not in str(caught.value)
 
 
 @pytest.mark.parametrize("token", ["''", "short", "with space", "'пароль-длинный'"])

@@ -127,6 +127,24 @@ def test_a_token_guards_everything_but_health(pipeline: Pipeline) -> None:
         assert client.get("/api/cameras").status_code == 200  # by cookie
 
 
+def test_pages_of_named_sites_may_play_from_here(pipeline: Pipeline) -> None:
+    config = ServerConfig(token=SecretStr(SECRET), allow_origins=("https://wall.example.net",))
+    with TestClient(create_app(pipeline, config), base_url="http://127.0.0.1") as client:
+        asking = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        named = {"Origin": "https://wall.example.net"}
+        answer = client.options("/whep/demo", headers={**named, **asking})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://wall.example.net"
+        other = client.options("/whep/demo", headers={"Origin": "https://other.example.net", **asking})
+        assert "access-control-allow-origin" not in other.headers
+        refused = client.get("/api/cameras", headers=named)
+        assert refused.status_code == 401  # a site that is named still needs the token
+        assert refused.headers["access-control-allow-origin"] == "https://wall.example.net"
+        allowed = client.get("/api/cameras", headers={**named, "Authorization": f"Bearer {SECRET}"})
+        assert allowed.status_code == 200
+        assert "Location" in allowed.headers["access-control-expose-headers"]
+
+
 def test_another_sites_name_for_this_machine_is_refused(client: TestClient) -> None:
     """DNS rebinding: a page from elsewhere whose host name resolves to 127.0.0.1."""
     for host, status in {"evil.example": 403, "localhost:8000": 200, "[::1]:8000": 200}.items():
