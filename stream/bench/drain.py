@@ -1,9 +1,10 @@
-"""A viewer for benchmarks: it takes every unit at once and sends it nowhere."""
+"""Viewers for benchmarks: they take every unit at once and send it nowhere."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
@@ -11,6 +12,8 @@ from time import monotonic, sleep
 from stream.encode import EncodedUnit
 from stream.webrtc.hub import Hub
 from stream.webrtc.viewer import Viewer
+
+_KEPT_CAPTURES = 10_000
 
 
 class Drain(Viewer):
@@ -20,6 +23,19 @@ class Drain(Viewer):
 
     def offer(self, unit: EncodedUnit) -> None:
         self.age_s = monotonic() - unit.captured_at
+
+
+class Recorder(Viewer):
+    """It remembers when each picture was captured: monotonic seconds by RTP timestamp."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.captured_at: OrderedDict[int, float] = OrderedDict()
+
+    def offer(self, unit: EncodedUnit) -> None:
+        self.captured_at[unit.timestamp % 2**32] = unit.captured_at
+        if len(self.captured_at) > _KEPT_CAPTURES:
+            self.captured_at.popitem(last=False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ import uvicorn
 
 from stream.app import listen, open_detector
 from stream.bench.chromium import chromium, wait_for, watching_page
+from stream.bench.drain import Recorder
 from stream.config import config_from_sources
-from stream.encode import CLOCK_HZ, EncodedUnit
+from stream.encode import CLOCK_HZ
 from stream.errors import LookoutError
 from stream.pipeline import Pipeline
 from stream.server import create_app
-from stream.webrtc.viewer import Viewer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -38,7 +38,6 @@ CAMERA, RATE = "synthetic:1280x720@30", 30
 JOINS = 7
 VISITS = 4
 WARM_UP_S = 1.5
-_KEPT_CAPTURES = 10_000
 
 
 def run(seconds: float = 20.0, model: str | None = None) -> dict[str, Any]:
@@ -92,28 +91,15 @@ class _Sample:
         }
 
 
-class _Recorder(Viewer):
-    """A viewer that watches nothing: it remembers when each picture was captured."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.captured_at: OrderedDict[int, float] = OrderedDict()  # RTP timestamp -> monotonic seconds
-
-    def offer(self, unit: EncodedUnit) -> None:
-        self.captured_at[unit.timestamp % 2**32] = unit.captured_at
-        if len(self.captured_at) > _KEPT_CAPTURES:
-            self.captured_at.popitem(last=False)
-
-
 @dataclass(frozen=True, slots=True)
 class _App:
     url: str
     pipeline: Pipeline
     loop: asyncio.AbstractEventLoop
 
-    def record(self) -> _Recorder:
+    def record(self) -> Recorder:
         """Start recording capture times; the encoder then runs whoever else watches."""
-        recorder = _Recorder()
+        recorder = Recorder()
         hub = self.pipeline.camera("synthetic").hub("h264")
         self.loop.call_soon_threadsafe(hub.join, recorder)
         return recorder

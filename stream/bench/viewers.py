@@ -5,7 +5,9 @@ any other, then count packets without decrypting them, so that they leave the ma
 
 ``cpu_ms_per_viewer_s`` is the CPU time of the event loop's thread, which does everything that a
 viewer costs (headers, encryption, ``sendto``, RTCP, ICE), over viewers and seconds. Drawing and encoding
-happen once in another thread and are not in it. ``marginal_ms_per_viewer_s`` is the cross-check from
+happen once in another thread and are not in it. ``late_percent`` is how many pictures came more than 100 ms
+after their capture, or never. ``one_core`` is the same again with all of the sender, encoder included, held to
+one core. ``marginal_ms_per_viewer_s`` is the cross-check from
 the whole process: (cpu(N) - cpu(1)) / (N - 1).
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import socket
 import threading
 import time
@@ -21,6 +24,7 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -31,6 +35,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av import VideoFrame
 from fastapi import FastAPI
 
+from stream.bench.drain import Recorder
 from stream.errors import LookoutError
 from stream.frames import Frame, Tracks
 from stream.webrtc.aiortc_adapter import PacketCounter
@@ -39,14 +44,18 @@ from stream.webrtc.whep import WhepService
 
 WIDTH, HEIGHT, RATE = 1280, 720, 30
 BITRATE = 2_400_000  # the rate buffer keeps x264 below its target: about 2 Mbit/s come out
-COUNTS = (1, 4, 16)
+COUNTS = (1, 4, 16, 48)
+ON_ONE_CORE = 100
+LATE_S = 0.1
 VIEWERS_A_PROCESS = 16
 SETTLE_S = 1.5
 JOIN_TIMEOUT_S = 60.0
 
 
-def run(seconds: float = 10.0, counts: Sequence[int] = COUNTS) -> dict[str, Any]:
-    """Measure with each number of viewers for ``seconds``.
+def run(
+    seconds: float = 10.0, counts: Sequence[int] = COUNTS, on_one_core: int | None = ON_ONE_CORE
+) -> dict[str, Any]:
+    """Measure with each number of viewers for ``seconds``, then with ``on_one_core`` of them on one core.
 
     Raises:
         LookoutError: viewers could not join.
@@ -63,7 +72,28 @@ def run(seconds: float = 10.0, counts: Sequence[int] = COUNTS) -> dict[str, Any]
         "kbps_per_viewer": {str(m.viewers): round(m.kbps) for m in measured},
         "fps": {str(m.viewers): round(m.fps, 1) for m in measured},
         "packets_lost_percent": {str(m.viewers): round(m.lost_percent, 3) for m in measured},
+        "late_percent": {str(m.viewers): round(m.late_percent, 3) for m in measured},
         "size": f"{WIDTH}x{HEIGHT}@{RATE}",
+        **({} if on_one_core is None else {"one_core": _on_one_core(seconds, on_one_core)}),
+    }
+
+
+def _on_one_core(seconds: float, viewers: int) -> dict[str, Any] | str:
+    """The sender on the first core that it may use, the viewers on the others."""
+    if not hasattr(os, "sched_setaffinity") or len(cores := sorted(os.sched_getaffinity(0))) < 2:
+        return "not measured: needs Linux and two cores"
+    os.sched_setaffinity(0, cores[:1])  # of this thread, and so of those that it starts
+    try:
+        (held,) = asyncio.run(_measure_all(seconds, [viewers], viewers_on=cores[1:]))
+    finally:
+        os.sched_setaffinity(0, cores)
+    return {
+        "viewers": held.viewers,
+        "late_percent": round(held.late_percent, 3),
+        "worst_ms": round(held.worst_ms, 1),
+        "packets_lost_percent": round(held.lost_percent, 3),
+        "cpu_ms_per_viewer_s": round(held.loop_ms_per_s / held.viewers, 2),
+        "core_busy_percent": round(held.process_ms_per_s / 10, 1),
     }
 
 
@@ -75,9 +105,13 @@ class _Measured:
     kbps: float
     fps: float
     lost_percent: float
+    late_percent: float
+    worst_ms: float
 
 
-async def _measure_all(seconds: float, counts: Sequence[int]) -> list[_Measured]:
+async def _measure_all(
+    seconds: float, counts: Sequence[int], viewers_on: Sequence[int] = ()
+) -> list[_Measured]:
     hub = Hub("bench", lambda picture, tracks: picture, codec="h264", bitrate=BITRATE)
     service = WhepService(lambda camera_id, codec, boxes: hub, max_viewers=max(counts), loopback_only=True)
     app = FastAPI()
@@ -92,7 +126,7 @@ async def _measure_all(seconds: float, counts: Sequence[int]) -> list[_Measured]
         stack.callback(stop.set)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/whep/bench"
         try:
-            return [await _measure(hub, url, viewers, seconds) for viewers in counts]
+            return [await _measure(hub, url, viewers, seconds, viewers_on) for viewers in counts]
         finally:
             await service.close()
             server.should_exit = True
@@ -102,13 +136,13 @@ async def _measure_all(seconds: float, counts: Sequence[int]) -> list[_Measured]
             await asyncio.to_thread(camera.join)
 
 
-async def _measure(hub: Hub, url: str, viewers: int, seconds: float) -> _Measured:
+async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on: Sequence[int]) -> _Measured:
     context = multiprocessing.get_context("spawn")
     watchers: list[tuple[Any, Connection]] = []
     for first in range(0, viewers, VIEWERS_A_PROCESS):
         ours, theirs = context.Pipe()
         count = min(VIEWERS_A_PROCESS, viewers - first)
-        process = context.Process(target=_watch, args=(url, count, theirs), daemon=True)
+        process = context.Process(target=_watch, args=(url, count, theirs, viewers_on), daemon=True)
         process.start()
         theirs.close()
         watchers.append((process, ours))
@@ -116,15 +150,25 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float) -> _Measure
         for _, pipe in watchers:
             await _receive(pipe)
         await asyncio.sleep(SETTLE_S)
+        recorder = Recorder()
+        hub.join(recorder)
         before = (time.perf_counter(), time.thread_time(), time.process_time(), hub.bytes, hub.units)
         await asyncio.sleep(seconds)
         after = (time.perf_counter(), time.thread_time(), time.process_time(), hub.bytes, hub.units)
         elapsed_s, loop_s, process_s, size, units = (b - a for a, b in zip(before, after, strict=True))
+        hub.leave(recorder)
+        await asyncio.sleep(2 * LATE_S)
         received = missing = 0
+        ages_s: list[float] = []
         for _, pipe in watchers:
             pipe.send("leave")
             counted = json.loads(await _receive(pipe))
             received, missing = received + counted["received"], missing + counted["missing"]
+            ages_s += [
+                arrivals.get(str(rtp), inf) - captured_at
+                for arrivals in counted["arrivals"]
+                for rtp, captured_at in recorder.captured_at.items()
+            ]
     finally:
         for process, _ in watchers:
             await asyncio.to_thread(process.join, 10)
@@ -136,6 +180,8 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float) -> _Measure
         kbps=size * 8 / 1000 / elapsed_s,
         fps=units / elapsed_s,
         lost_percent=100 * missing / max(1, received + missing),
+        late_percent=100 * sum(age_s > LATE_S for age_s in ages_s) / max(1, len(ages_s)),
+        worst_ms=1000 * max(ages_s, default=inf),
     )
 
 
@@ -171,8 +217,10 @@ def _play(hub: Hub, stop: threading.Event) -> None:
         index += 1
 
 
-def _watch(url: str, count: int, pipe: Connection) -> None:
-    """The viewers' process: join, say so, count until told to leave."""
+def _watch(url: str, count: int, pipe: Connection, cores: Sequence[int] = ()) -> None:
+    """The viewers' process: join, say so, count until told to leave; on ``cores`` where they are given."""
+    if cores:
+        os.sched_setaffinity(0, cores)
     asyncio.run(_watch_all(url, count, pipe))
 
 
@@ -183,7 +231,11 @@ async def _watch_all(url: str, count: int, pipe: Connection) -> None:
     counters = [counter for _, counter in joined]
     pipe.send(
         json.dumps(
-            {"received": sum(c.received for c in counters), "missing": sum(c.missing for c in counters)}
+            {
+                "received": sum(c.received for c in counters),
+                "missing": sum(c.missing for c in counters),
+                "arrivals": [c.arrivals for c in counters],
+            }
         )
     )
     await asyncio.gather(*(connection.close() for connection, _ in joined))

@@ -57,6 +57,7 @@ SENDER_SLOT = "_RTCRtpTransceiver__sender"
 LOOPBACK = "127.0.0.1"
 # A socket that is full is tried again after this; the viewer's queue holds what waits.
 FULL_SOCKET_RETRY_S = 0.005
+_MARKER = 0x80  # of the RTP header: the last packet of a picture
 
 
 class Peer:
@@ -354,14 +355,17 @@ def _is_full(socket: Any) -> bool:
 
 
 class PacketCounter:
-    """Counts the media packets that a viewer's connection receives, reading only sequence numbers.
+    """Counts the media packets that a viewer's connection receives, reading nothing but their headers.
 
-    For benchmarks: a machine full of decoders says nothing of the sender. STUN and RTCP still work.
+    For benchmarks: a machine full of decoders says nothing of the sender. STUN and RTCP still work: the
+    first packet is passed on, so that aiortc knows of a stream to send reports about.
+    ``arrivals`` is when the last packet of each picture came, by RTP timestamp, in monotonic seconds.
     """
 
     def __init__(self, connection: RTCPeerConnection) -> None:
         self.received = 0
         self.missing = 0
+        self.arrivals: dict[int, float] = {}
         self._expected: int | None = None
         protocol: Any = (
             connection.getTransceivers()[0].receiver.transport.transport._connection._nominated[1].protocol
@@ -373,6 +377,8 @@ class PacketCounter:
         if not 128 <= data[0] < 192 or 192 <= data[1] < 224:  # not RTP (RFC 7983), or RTCP (RFC 5761)
             self._pass_on(data, address)
             return
+        if not self.received:
+            self._pass_on(data, address)
         sequence = int.from_bytes(data[2:4], "big")
         self.received += 1
         if self._expected is not None:
@@ -380,3 +386,5 @@ class PacketCounter:
                 min((sequence - self._expected) & 0xFFFF, 1000) if sequence != self._expected else 0
             )
         self._expected = (sequence + 1) & 0xFFFF
+        if data[1] & _MARKER:
+            self.arrivals[int.from_bytes(data[4:8], "big")] = time.monotonic()
