@@ -276,8 +276,9 @@ def _add_bench(commands: Any) -> None:
     for name, text in BENCHMARKS.items():
         command = which.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        command.add_argument("--seconds", type=float, help="how long to measure")
-        if name not in ("viewers", "boxes"):
+        if name != "joins":
+            command.add_argument("--seconds", type=float, help="how long to measure")
+        if name not in ("viewers", "joins", "boxes"):
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
         if name == "precision":
             command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")
@@ -378,7 +379,7 @@ def _bench(options: argparse.Namespace) -> None:
     more = {}
     if options.benchmark == "precision":
         more = {"pictures": options.pictures, "annotated": _annotated(options)}
-    result = run(options.benchmark, str(model), options.seconds, **more)
+    result = run(options.benchmark, str(model), getattr(options, "seconds", None), **more)
     if options.json:
         print(json.dumps(result))
         return

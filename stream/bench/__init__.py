@@ -8,6 +8,7 @@ BENCHMARKS = {
     "pipeline": "frames a second through the whole path, over what the bare parts allow",
     "latency": "capture to shown in Chromium, and join to first picture, from a barcode",
     "viewers": "sender CPU per viewer-second",
+    "joins": "what a thousand viewers leave behind, half of them killed",
     "boxes": "whether boxes drawn by the browser are those of the frame that it shows",
     "growth": "frame age and drops while the detector is slower than the camera",
     "precision": "speed and accuracy of int8 and float16 against float32",
@@ -38,6 +39,10 @@ def run(benchmark: str, model: str, seconds: float | None, **more: Any) -> dict[
         from stream.bench import contract
 
         return contract.run(model=model, **length)
+    if benchmark == "joins":
+        from stream.bench import joins
+
+        return joins.run()
     if benchmark == "boxes":
         from stream.bench import boxes
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from math import inf
 from multiprocessing.connection import Connection
 from typing import Any
+from urllib.parse import urljoin
 
 import cv2
 import numpy as np
@@ -121,7 +122,7 @@ async def _measure_all(
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         serving = asyncio.create_task(server.serve([listener]))
         stop = threading.Event()
-        camera = threading.Thread(target=_play, args=(hub, stop), name="camera")
+        camera = threading.Thread(target=play, args=(hub, stop), name="camera")
         camera.start()
         stack.callback(stop.set)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/whep/bench"
@@ -148,7 +149,7 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on:
         watchers.append((process, ours))
     try:
         for _, pipe in watchers:
-            await _receive(pipe)
+            await receive(pipe)
         await asyncio.sleep(SETTLE_S)
         recorder = Recorder()
         hub.join(recorder)
@@ -162,7 +163,7 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on:
         ages_s: list[float] = []
         for _, pipe in watchers:
             pipe.send("leave")
-            counted = json.loads(await _receive(pipe))
+            counted = json.loads(await receive(pipe))
             received, missing = received + counted["received"], missing + counted["missing"]
             ages_s += [
                 arrivals.get(str(rtp), inf) - captured_at
@@ -185,7 +186,9 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on:
     )
 
 
-async def _receive(pipe: Connection) -> str:
+async def receive(pipe: Connection) -> str:
+    """What the viewers' process says next."""
+
     def receive() -> str:
         if not pipe.poll(JOIN_TIMEOUT_S):
             raise LookoutError(f"the benchmark's viewers did not answer within {JOIN_TIMEOUT_S:g} s")
@@ -197,7 +200,7 @@ async def _receive(pipe: Connection) -> str:
     return await asyncio.to_thread(receive)
 
 
-def _play(hub: Hub, stop: threading.Event) -> None:
+def play(hub: Hub, stop: threading.Event) -> None:
     """A textured picture that drifts: enough detail to use the whole bit rate."""
     rng = np.random.default_rng(0)
     texture = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT + 128, WIDTH + 128), np.uint8), (0, 0), 1.2)
@@ -225,10 +228,10 @@ def _watch(url: str, count: int, pipe: Connection, cores: Sequence[int] = ()) ->
 
 
 async def _watch_all(url: str, count: int, pipe: Connection) -> None:
-    joined = [await _join(url) for _ in range(count)]
+    joined = [await join(url) for _ in range(count)]
     pipe.send("joined")
     await asyncio.to_thread(pipe.recv)
-    counters = [counter for _, counter in joined]
+    counters = [counter for _, counter, _ in joined]
     pipe.send(
         json.dumps(
             {
@@ -238,10 +241,11 @@ async def _watch_all(url: str, count: int, pipe: Connection) -> None:
             }
         )
     )
-    await asyncio.gather(*(connection.close() for connection, _ in joined))
+    await asyncio.gather(*(connection.close() for connection, _, _ in joined))
 
 
-async def _join(url: str) -> tuple[RTCPeerConnection, PacketCounter]:
+async def join(url: str) -> tuple[RTCPeerConnection, PacketCounter, str]:
+    """One viewer: its connection, what it counts, and the address of its session."""
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     connection.addTransceiver("video", direction="recvonly")
     connected = asyncio.Event()
@@ -254,7 +258,13 @@ async def _join(url: str) -> tuple[RTCPeerConnection, PacketCounter]:
     await connection.setLocalDescription(await connection.createOffer())
     body = connection.localDescription.sdp.encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/sdp"})
-    answer = await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=10).read().decode())
+    answer, location = await asyncio.to_thread(_post, request)
     await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     await asyncio.wait_for(connected.wait(), 10)
-    return connection, PacketCounter(connection)
+    return connection, PacketCounter(connection), location
+
+
+def _post(request: urllib.request.Request) -> tuple[str, str]:
+    """The answer, and the address of the session."""
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.read().decode(), urljoin(request.full_url, response.headers["Location"])

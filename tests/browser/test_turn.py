@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,17 +11,8 @@ import pytest
 from playwright.sync_api import Page
 
 from stream.bench.chromium import wait_for
-from tests.browser.live import wait_until
+from tests.browser.turn import RELAY_ONLY, SECRET, config, turn_server
 
-SECRET = "shared-by-both"
-RELAY_ONLY = """
-window.RTCPeerConnection = class extends RTCPeerConnection {
-  constructor(settings) {
-    super({ ...settings, iceTransportPolicy: "relay" });
-    window.peer = this;
-  }
-};
-"""
 PAIR = """
 async () => {
   const report = await peer.getStats();
@@ -36,48 +24,8 @@ async () => {
 
 @pytest.fixture
 def turn(tmp_path: Path) -> Iterator[int]:
-    """The port of a TURN server on this machine."""
-    program = shutil.which("turnserver")
-    if program is None:
-        pytest.skip("no TURN server here: apt-get install coturn")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = [program, "-n", "--no-cli", "--no-tls", "--no-dtls", "--log-file=stdout", "--simple-log"]
-    command += [f"--pidfile={tmp_path / 'turn.pid'}", f"--userdb={tmp_path / 'turn.db'}"]
-    command += ["--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"]
-    command += [
-        "--allow-loopback-peers",
-        "--realm=lookout",
-        "--use-auth-secret",
-        f"--static-auth-secret={SECRET}",
-    ]
-    log = tmp_path / "turn.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until(lambda: "Total General servers" in log.read_text(), 10, log.read_text)
+    with turn_server(tmp_path) as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait(5)
-        print(log.read_text()[-3000:])
-
-
-def config(path: Path, ice: str) -> Path:
-    path.write_text(
-        f"""
-server:
-  port: 0
-  ice_servers:
-    - urls: [{ice}]
-      secret: {SECRET}
-cameras:
-  door:
-    source: synthetic:320x180@15
-"""
-    )
-    return path
 
 
 def test_pictures_come_through_a_turn_server(

@@ -236,7 +236,7 @@ async def test_a_frozen_process_disturbs_nobody_and_recovers(monkeypatch: pytest
         ours, theirs = context.Pipe()
         process = context.Process(target=bench._watch, args=(f"{url}/whep/door", 1, theirs), daemon=True)
         process.start()
-        assert await bench._receive(ours) == "joined"
+        assert await bench.receive(ours) == "joined"
         assert process.pid is not None
         other = AiortcPeer(http, "door")
         await other.join()
