@@ -1,7 +1,8 @@
 # make setup   the virtual environment and everything in it (add EXTRAS= for the live app alone)
 # make demo    set up, then watch a real clip in a browser: open the address it prints
 # make test    set up, then lint, types and every test
-# make bench   set up, then every benchmark
+# make bench   set up, then every benchmark but the long ones
+# make soak    set up, then those: a quarter of an hour
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ DEBIAN := chromium coturn gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base g
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 
-.PHONY: setup debian demo test lint bench clean
+.PHONY: setup debian demo test lint bench soak clean
 
 setup: $(STAMP)
 
@@ -48,7 +49,11 @@ test: lint
 	$(BIN)/pytest
 
 bench: setup
-	@for which in pipeline latency viewers boxes growth; do $(BIN)/lookout bench $$which || exit 1; done
+	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done
+
+# What shows only after a while: ten minutes of overload, a thousand viewers.
+soak: setup
+	@for which in growth joins; do $(BIN)/lookout bench $$which || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
