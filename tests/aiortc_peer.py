@@ -18,7 +18,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_PLI, RTCP_RTPFB_NACK, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket
 from av import VideoFrame
 
-from stream.webrtc.aiortc_adapter import _gather_loopback
+from stream.webrtc.aiortc_adapter import _gather_soon
 
 
 class AiortcPeer:
@@ -73,7 +73,7 @@ class AiortcPeer:
             transceiver.setCodecPreferences(wanted)
         self._tap(transceiver.receiver)
         if self._loopback:
-            _gather_loopback(self._ice(), always=True)
+            _gather_soon(self._ice(), loopback=True)
         await self.connection.setLocalDescription(await self.connection.createOffer())
         response = await self._http.post(
             f"/whep/{self._camera}",

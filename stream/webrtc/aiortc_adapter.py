@@ -57,6 +57,7 @@ SENDER_SLOT = "_RTCRtpTransceiver__sender"
 LOOPBACK = "127.0.0.1"
 # A socket that is full is tried again after this; the viewer's queue holds what waits.
 FULL_SOCKET_RETRY_S = 0.005
+GATHER_TIMEOUT_S = 1.5
 _MARKER = 0x80  # of the RTP header: the last packet of a picture
 
 
@@ -105,7 +106,7 @@ class Peer:
             raise SignallingError(f"this offer cannot be used: {reason}", 400) from error
         self._sender.accept_extensions(offer)
         for transceiver in self._connection.getTransceivers():
-            _gather_loopback(transceiver.receiver.transport.transport._connection, self._loopback_only)
+            _gather_soon(transceiver.receiver.transport.transport._connection, self._loopback_only)
         await self._connection.setLocalDescription()
         return str(self._connection.localDescription.sdp)
 
@@ -332,14 +333,17 @@ def _format(parameters: RTCRtpSendParameters, ssrc: int, rtx_ssrc: int) -> RtpFo
     )
 
 
-def _gather_loopback(connection: Any, always: bool) -> None:
-    """Let ICE offer 127.0.0.1, which aioice leaves out: ``always``, or where there is nothing else."""
+def _gather_soon(connection: Any, loopback: bool) -> None:
+    """Let ICE offer 127.0.0.1, which aioice leaves out, if ``loopback`` or where there is nothing else.
+
+    And let no STUN or TURN server hold up the answer for long: what has come by then is offered.
+    """
     gather = connection.get_component_candidates
 
-    async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> Any:
-        if always or not addresses:
+    async def get_component_candidates(component: int, addresses: list[str], timeout: float = 5) -> Any:
+        if loopback or not addresses:
             addresses = [*addresses, LOOPBACK]
-        return await gather(component=component, addresses=addresses, timeout=timeout)
+        return await gather(component=component, addresses=addresses, timeout=min(timeout, GATHER_TIMEOUT_S))
 
     connection.get_component_candidates = get_component_candidates
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from stream.errors import SignallingError
 from stream.webrtc.hub import Hub
+from stream.webrtc.ice import IceServer
 from stream.webrtc.sdp import MAX_CANDIDATES, parse_fragment, without_unreachable_candidates
 from stream.webrtc.whep import MAX_BODY_BYTES, WhepService
 from tests.stream.whep_app import FRAGMENT, OFFER, SDP, running, same_picture
@@ -71,6 +73,20 @@ async def test_offers_that_cannot_be_used_are_refused(
         assert says in response.json()["error"]
         assert "\n" not in response.json()["error"]
         assert app.sessions == 0
+
+
+async def test_a_turn_server_that_is_down_holds_nobody_up_for_long() -> None:
+    ice = IceServer(("turn:192.0.2.1:3478",), "user", "password")
+    async with running(ice=[ice]) as (_, http):
+        began = time.monotonic()
+        response = await http.post("/whep/door", content=OFFER, headers=SDP)
+        assert time.monotonic() - began < 4.0
+        assert response.status_code == 201
+        assert " 127.0.0.1 " in response.text
+        assert response.headers["link"] == (
+            '<turn:192.0.2.1:3478>; rel="ice-server"; username="user"; credential="password"; '
+            'credential-type="password"'
+        )
 
 
 async def test_boxes_as_data_share_an_encoder_of_their_own() -> None:

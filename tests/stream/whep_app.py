@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse
 from stream.errors import SignallingError
 from stream.frames import Tracks
 from stream.webrtc.hub import Boxes, Hub
+from stream.webrtc.ice import IceServer
 from stream.webrtc.whep import WhepService
 from tests.stream.watching import encoder_threads, frame, until
 
@@ -72,9 +73,9 @@ a=end-of-candidates
 class App:
     """The WHEP service over one camera called ``door`` that always runs."""
 
-    def __init__(self, max_viewers: int = 16) -> None:
+    def __init__(self, max_viewers: int = 16, ice: Sequence[IceServer] = ()) -> None:
         self.hubs: dict[str, Hub] = {}
-        self.service = WhepService(self._hub_for, max_viewers, loopback_only=True)
+        self.service = WhepService(self._hub_for, max_viewers, loopback_only=True, ice_servers=lambda: ice)
         self.api = FastAPI()
         self.api.include_router(self.service.router)
         self.api.add_exception_handler(SignallingError, _refuse)
@@ -123,8 +124,10 @@ async def _refuse(request: Any, error: Exception) -> JSONResponse:
 
 
 @asynccontextmanager
-async def running(max_viewers: int = 16) -> AsyncIterator[tuple[App, httpx.AsyncClient]]:
-    app = App(max_viewers)
+async def running(
+    max_viewers: int = 16, ice: Sequence[IceServer] = ()
+) -> AsyncIterator[tuple[App, httpx.AsyncClient]]:
+    app = App(max_viewers, ice)
     app.start()
     transport = httpx.ASGITransport(app=app.api)
     try:
