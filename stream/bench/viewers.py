@@ -61,6 +61,8 @@ def run(
     Raises:
         LookoutError: viewers could not join.
     """
+    from stream.bench import stock  # which builds on this module
+
     measured = asyncio.run(_measure_all(seconds, sorted({1, *counts})))
     alone = measured[0]
     return {
@@ -75,6 +77,7 @@ def run(
         "packets_lost_percent": {str(m.viewers): round(m.lost_percent, 3) for m in measured},
         "late_percent": {str(m.viewers): round(m.late_percent, 3) for m in measured},
         "size": f"{WIDTH}x{HEIGHT}@{RATE}",
+        "aiortc_ms_per_viewer_s": stock.run(seconds),
         **({} if on_one_core is None else {"one_core": _on_one_core(seconds, on_one_core)}),
     }
 
@@ -143,7 +146,7 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on:
     for first in range(0, viewers, VIEWERS_A_PROCESS):
         ours, theirs = context.Pipe()
         count = min(VIEWERS_A_PROCESS, viewers - first)
-        process = context.Process(target=_watch, args=(url, count, theirs, viewers_on), daemon=True)
+        process = context.Process(target=watch, args=(url, count, theirs, viewers_on), daemon=True)
         process.start()
         theirs.close()
         watchers.append((process, ours))
@@ -201,26 +204,32 @@ async def receive(pipe: Connection) -> str:
 
 
 def play(hub: Hub, stop: threading.Event) -> None:
+    """Show the clip there and back."""
+    clip = pictures()
+    started_at, index = time.monotonic(), 0
+    while not stop.wait(max(0.0, started_at + index / RATE - time.monotonic())):
+        there_and_back = index % 126
+        picture = clip[min(there_and_back, 126 - there_and_back)]
+        hub.show(Frame(picture, index, index / RATE, time.monotonic()), Tracks.empty())
+        index += 1
+
+
+def pictures() -> list[VideoFrame]:
     """A textured picture that drifts: enough detail to use the whole bit rate."""
     rng = np.random.default_rng(0)
     texture = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT + 128, WIDTH + 128), np.uint8), (0, 0), 1.2)
-    pictures = []
+    clip = []
     for step in range(64):
         picture = VideoFrame(WIDTH, HEIGHT, "yuv420p")
         planes = [np.frombuffer(memoryview(plane), np.uint8) for plane in picture.planes]
         planes[0].reshape(HEIGHT, -1)[:, :WIDTH] = texture[step : step + HEIGHT, 2 * step : 2 * step + WIDTH]
         for plane in planes[1:]:
             plane[:] = 128
-        pictures.append(picture)
-    started_at, index = time.monotonic(), 0
-    while not stop.wait(max(0.0, started_at + index / RATE - time.monotonic())):
-        there_and_back = index % 126
-        picture = pictures[min(there_and_back, 126 - there_and_back)]
-        hub.show(Frame(picture, index, index / RATE, time.monotonic()), Tracks.empty())
-        index += 1
+        clip.append(picture)
+    return clip
 
 
-def _watch(url: str, count: int, pipe: Connection, cores: Sequence[int] = ()) -> None:
+def watch(url: str, count: int, pipe: Connection, cores: Sequence[int] = ()) -> None:
     """The viewers' process: join, say so, count until told to leave; on ``cores`` where they are given."""
     if cores:
         os.sched_setaffinity(0, cores)

@@ -234,7 +234,7 @@ async def test_a_frozen_process_disturbs_nobody_and_recovers(monkeypatch: pytest
     async with running() as (app, http), listening(app) as url:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=bench._watch, args=(f"{url}/whep/door", 1, theirs), daemon=True)
+        process = context.Process(target=bench.watch, args=(f"{url}/whep/door", 1, theirs), daemon=True)
         process.start()
         assert await bench.receive(ours) == "joined"
         assert process.pid is not None
