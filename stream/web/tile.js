@@ -136,6 +136,7 @@ export class Tile {
 
   remove() {
     this.#player.stop();
+    this.#overlay.detach();
     this.element.remove();
   }
 

@@ -19,6 +19,15 @@ async () => [...(await peer.getStats()).values()].find(({ type }) => type === "i
 """
 
 
+ROUND_TRIP = """
+async () => {
+  const report = await peer.getStats();
+  const transport = [...report.values()].find((entry) => entry.type === "transport");
+  return report.get(transport.selectedCandidatePairId).currentRoundTripTime;
+}
+"""
+
+
 @dataclass(frozen=True)
 class Watched:
     """A viewer behind ``network``, and one beside it on a good path."""
@@ -58,6 +67,11 @@ def pause(page: Page, seconds: float) -> list[float]:
     """Let ``seconds`` pass; when pictures with a new number were shown meanwhile, in seconds."""
     page.evaluate("lookout.shown.length = 0")
     page.wait_for_timeout(1000 * seconds)
+    return shown_s(page)
+
+
+def shown_s(page: Page) -> list[float]:
+    """When pictures with a new number were shown since the last ``pause`` began, in seconds."""
     shown = page.evaluate("lookout.shown")
     return [later[1] / 1000 for earlier, later in pairwise(shown) if later[0] != earlier[0]]
 
@@ -80,21 +94,24 @@ def test_ten_percent_of_loss_goes_on(watched: Watched) -> None:
     watched.network.loss = 0.10
     times_s = pause(watched.hit, 5.0)
     print(len(times_s), longest_gap_s(times_s), watched.network.lost)
+    assert watched.network.lost > 50
     assert len(times_s) > 5 * 30 * 0.5
     assert longest_gap_s(times_s) < 1.0
 
 
 def test_an_outage_is_over_within_a_second_of_its_end(watched: Watched) -> None:
+    watched.other.evaluate("lookout.shown.length = 0")
     watched.network.cut = True
     assert len(pause(watched.hit, 1.2)) < 15
     watched.network.cut = False
+    others_s = shown_s(watched.other)
+    assert len(others_s) > 25
+    assert longest_gap_s(others_s) < 0.25
     ended_s = watched.hit.evaluate("performance.now()") / 1000
     times_s = pause(watched.hit, 3.0)
     print(times_s[0] - ended_s, longest_gap_s(times_s))
     assert times_s[0] - ended_s < 1.0
     assert len([time_s for time_s in times_s if time_s > ended_s + 1]) > 40
-    others_s = pause(watched.other, 1.0)
-    assert longest_gap_s(others_s) < 0.25
 
 
 def test_a_long_way_costs_its_time_and_nothing_else(watched: Watched) -> None:
@@ -102,6 +119,7 @@ def test_a_long_way_costs_its_time_and_nothing_else(watched: Watched) -> None:
     pause(watched.hit, 1.5)
     times_s = pause(watched.hit, 3.0)
     print(len(times_s), longest_gap_s(times_s))
+    assert watched.hit.evaluate(ROUND_TRIP) > 0.15
     assert len(times_s) > 3 * 30 * 0.9
     assert longest_gap_s(times_s) < 0.25
 
@@ -110,6 +128,7 @@ def test_a_narrow_path_disturbs_nobody_else_and_widens_again(watched: Watched) -
     watched.network.kbps = 500
     watched.hit.wait_for_timeout(2000)
     others_s = pause(watched.other, 2.0)
+    assert watched.network.lost > 20
     assert longest_gap_s(others_s) < 0.25
     watched.network.kbps = None
     ended_s = watched.hit.evaluate("performance.now()") / 1000
