@@ -2,7 +2,7 @@
 
 A decode thread reads the source and reopens it for ever, with capped exponential backoff and
 jitter. The detector thread takes the newest frame from ``pending`` and gives back detections.
-Hubs (one a codec) draw and encode while somebody watches. Knows nothing of HTTP or aiortc.
+Hubs (one a rendition) draw and encode while somebody watches. Knows nothing of HTTP or aiortc.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import cv2
 
 from stream.annotate import Annotator
 from stream.config import CameraConfig, EncoderConfig
-from stream.encode import Codec
 from stream.errors import LookoutError, SourceBroken, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
@@ -28,7 +27,8 @@ from stream.planes import settle_tags
 from stream.rate import Rate
 from stream.sources import SourceInfo, SourceOptions, open_source
 from stream.tracking import Tracker, TrackerParameters
-from stream.webrtc.hub import Boxes, Hub
+from stream.webrtc.hub import Hub
+from stream.webrtc.rendition import Rendition, lower, offered
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Camera:
         self.finished = threading.Event()
         self._names = names
         self._encoder = encoder
-        self._hubs: dict[tuple[Codec, Boxes], Hub] = {}
+        self._hubs: dict[Rendition, Hub] = {}
         self._hubs_lock = threading.Lock()
         self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
@@ -121,19 +121,30 @@ class Camera:
         if self._thread.is_alive():
             log.warning("camera %s: its decoder does not end and is left behind", self.id)
 
-    def hub(self, codec: Codec, boxes: Boxes = "drawn") -> Hub:
-        """The one encoder that all viewers of ``codec`` and ``boxes`` share; made on first use."""
-        key = codec, boxes
+    def hub(self, rendition: Rendition) -> Hub:
+        """The one encoder that all viewers of a rendition share; made on first use.
+
+        Its height is one of the configured ones, the least that is not below what is asked for.
+        """
+        rendition = offered(rendition, self._encoder.heights, self._picture_height)
         with self._hubs_lock:
-            if key not in self._hubs:
-                self._hubs[key] = Hub(
+            if rendition not in self._hubs:
+                self._hubs[rendition] = Hub(
                     self.id,
-                    Annotator(self._names).draw if boxes == "drawn" else None,
-                    codec=codec,
+                    rendition,
+                    Annotator(self._names).draw,
                     bitrate=self._encoder.bitrate_kbps * 1000,
                     lossless=self.config.pace == "lossless",
                 )
-            return self._hubs[key]
+            return self._hubs[rendition]
+
+    def lower(self, rendition: Rendition) -> Rendition | None:
+        """What a viewer gets who cannot have this one; None where nothing is below."""
+        return lower(rendition, self._encoder.heights, self._picture_height)
+
+    @property
+    def _picture_height(self) -> int | None:
+        return None if self._last is None else self._last.picture.height
 
     def detected(self, frame: Frame, detections: Detections) -> Tracks:
         """Take the detections of one frame (called by the detector thread, in order of time)."""

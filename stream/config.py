@@ -125,10 +125,18 @@ class DetectorConfig(_Section):
     max_batch: Annotated[int, Field(ge=1, le=8)] | None = None
 
 
+RenditionHeight = Annotated[int, Field(ge=90, le=4320, multiple_of=2)]
+
+
 class EncoderConfig(_Section):
-    """What viewers receive."""
+    """What viewers receive.
+
+    ``bitrate_kbps`` is for pictures of the camera's own size. ``heights`` are the smaller ones, in pixels, that
+    viewers may ask for, and are given where their network cannot carry more; they get fewer bits.
+    """
 
     bitrate_kbps: Annotated[int, Field(ge=100, le=50_000)] = 2000
+    heights: Annotated[tuple[RenditionHeight, ...], Field(max_length=8)] = (1080, 720, 360, 180)
 
 
 class CameraConfig(_Section):

@@ -51,8 +51,12 @@ class EncodedUnit:
 
 
 class Encoder(Protocol):
-    """What a hub needs of an encoder. ``frame_rate`` is what rate control was last told."""
+    """What a hub needs of an encoder. ``frame_rate`` is what rate control was last told.
 
+    ``bitrate``, in bits a second, may be changed; it counts from the next change of size or rate on.
+    """
+
+    bitrate: int
     frame_rate: float
 
     def encode(

@@ -8,7 +8,7 @@ in *source* pixels. Times are seconds: ``time_s`` is the stream's clock, ``captu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -71,6 +71,10 @@ class Tracks:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def scaled(self, across: float, down: float) -> Tracks:
+        """The same in a picture that is ``across`` times as wide and ``down`` times as high."""
+        return replace(self, boxes=self.boxes * np.array([across, down] * 2, np.float32))
 
     @classmethod
     def empty(cls) -> Self:

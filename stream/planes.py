@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
 
 Plane = npt.NDArray[np.uint8]
 Planes = tuple[Plane, Plane, Plane]
@@ -64,3 +65,20 @@ def writable(picture: VideoFrame) -> VideoFrame:
     for target, source in zip(views(copy), views(picture), strict=True):
         np.copyto(target, source)
     return copy
+
+
+class Shrinker:
+    """Makes pictures smaller; keeps swscale's tables for the last size and format. For one thread."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def shrunk(self, picture: VideoFrame, width: int, height: int) -> VideoFrame:
+        """A 4:2:0 picture at that size, each pixel the mean of those it stands for; newly made."""
+        smaller = self._reformatter.reformat(
+            picture, width=width, height=height, interpolation=Interpolation.AREA, threads=1
+        )
+        smaller.pts = picture.pts
+        if picture.time_base is not None:
+            smaller.time_base = picture.time_base
+        return smaller

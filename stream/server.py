@@ -48,7 +48,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
     """The ASGI application. It owns the viewers' sessions, not the pipeline."""
     whep = WhepService(
-        hub_for=lambda camera_id, codec, boxes: pipeline.camera(camera_id).hub(codec, boxes),
+        camera_for=pipeline.camera,
         max_viewers=config.max_viewers,
         loopback_only=config.is_loopback,
         ice_servers=lambda: ice_servers(config.ice_servers, time()),

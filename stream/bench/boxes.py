@@ -23,6 +23,7 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from stream.bench.chromium import chromium, wait_for, watching_page
+from stream.bench.drain import OneHub
 from stream.bench.drain import wait_for as wait_until
 from stream.encode import CLOCK_HZ
 from stream.frames import Tracks
@@ -30,6 +31,7 @@ from stream.server import WEB
 from stream.sources.base import SourceOptions
 from stream.sources.synthetic import SyntheticSource
 from stream.webrtc.hub import Hub
+from stream.webrtc.rendition import Rendition
 from stream.webrtc.whep import WhepService
 
 if TYPE_CHECKING:
@@ -104,8 +106,9 @@ def _kind(barcode: int | None, track: int | None, announced: int) -> str:
 
 @contextmanager
 def _app() -> Iterator[str]:
-    hub = Hub("synthetic", None, codec="h264", bitrate=BITRATE)
-    service = WhepService(lambda camera_id, codec, boxes: hub, max_viewers=1, loopback_only=True)
+    shown = OneHub("synthetic", BITRATE, Rendition("h264", "data"))
+    hub = shown.only
+    service = WhepService(lambda camera_id: shown, max_viewers=1, loopback_only=True)
     app = FastAPI()
     app.include_router(service.router)
     app.mount("/web", StaticFiles(directory=WEB))

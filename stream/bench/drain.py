@@ -11,6 +11,7 @@ from time import monotonic, sleep
 
 from stream.encode import EncodedUnit
 from stream.webrtc.hub import Hub
+from stream.webrtc.rendition import Rendition
 from stream.webrtc.viewer import Viewer
 
 _KEPT_CAPTURES = 10_000
@@ -36,6 +37,19 @@ class Recorder(Viewer):
         self.captured_at[unit.timestamp % 2**32] = unit.captured_at
         if len(self.captured_at) > _KEPT_CAPTURES:
             self.captured_at.popitem(last=False)
+
+
+class OneHub:
+    """A camera that has one rendition, whatever is asked of it; nothing is drawn on its pictures."""
+
+    def __init__(self, name: str, bitrate: int, rendition: Rendition = Rendition("h264")) -> None:  # noqa: B008
+        self.only = Hub(name, rendition, lambda picture, tracks: picture, bitrate=bitrate)
+
+    def hub(self, rendition: Rendition) -> Hub:
+        return self.only
+
+    def lower(self, rendition: Rendition) -> None:
+        return None
 
 
 @contextmanager

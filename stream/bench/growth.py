@@ -18,6 +18,7 @@ from stream.bench.drain import Drain, watched
 from stream.config import AppConfig, CameraConfig
 from stream.detector import Detector
 from stream.pipeline import Pipeline
+from stream.webrtc.rendition import Rendition
 
 CAMERAS, SOURCE, CAMERA_FPS = 4, "synthetic:640x360@60", 60
 WARM_UP_S = 10.0
@@ -34,7 +35,7 @@ def run(model: str, seconds: float = 600.0) -> dict[str, Any]:
     cameras = {f"camera{number}": CameraConfig(source=SOURCE) for number in range(CAMERAS)}
     pipeline = Pipeline(AppConfig(cameras=cameras), detector)
     drain = Drain()
-    with watched(pipeline.cameras["camera0"].hub("h264"), drain):
+    with watched(pipeline.cameras["camera0"].hub(Rendition("h264")), drain):
         pipeline.start()
         try:
             sleep(min(WARM_UP_S, seconds))

@@ -25,6 +25,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from stream.bench.drain import OneHub
 from stream.bench.viewers import BITRATE, join, play, receive
 from stream.errors import LookoutError
 from stream.webrtc.hub import Hub
@@ -52,8 +53,9 @@ def run(joins: int = JOINS) -> dict[str, Any]:
 
 
 async def _run(joins: int) -> dict[str, Any]:
-    hub = Hub("bench", lambda picture, tracks: picture, codec="h264", bitrate=BITRATE)
-    service = WhepService(lambda camera_id, codec, boxes: hub, max_viewers=joins, loopback_only=True)
+    shown = OneHub("bench", BITRATE)
+    hub = shown.only
+    service = WhepService(lambda camera_id: shown, max_viewers=joins, loopback_only=True)
     app = FastAPI()
     app.include_router(service.router)
     stop = threading.Event()

@@ -30,6 +30,7 @@ from stream.encode import CLOCK_HZ
 from stream.errors import LookoutError
 from stream.pipeline import Pipeline
 from stream.server import create_app
+from stream.webrtc.rendition import Rendition
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -100,7 +101,7 @@ class _App:
     def record(self) -> Recorder:
         """Start recording capture times; the encoder then runs whoever else watches."""
         recorder = Recorder()
-        hub = self.pipeline.camera("synthetic").hub("h264")
+        hub = self.pipeline.camera("synthetic").hub(Rendition("h264"))
         self.loop.call_soon_threadsafe(hub.join, recorder)
         return recorder
 

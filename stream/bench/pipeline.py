@@ -38,6 +38,7 @@ from stream.cores import usable_cores
 from stream.detector import Detector, Pixels
 from stream.encode import CLOCK_HZ, make_encoder
 from stream.pipeline import Pipeline
+from stream.webrtc.rendition import Rendition
 
 ROUNDS = 3
 FRAMES = 100  # of each bare part and round
@@ -144,7 +145,7 @@ def _whole(clip: Path, detector: Detector, seconds: float) -> tuple[float, float
     """(CPU seconds a frame, frames a second) of the live pipeline in its steady state."""
     camera = CameraConfig(source=str(clip), pace="lossless", overlay="exact", loop=True)
     pipeline = Pipeline(AppConfig(cameras={"bench": camera}, detector=DetectorConfig()), detector)
-    hub = pipeline.cameras["bench"].hub("h264")
+    hub = pipeline.cameras["bench"].hub(Rendition("h264"))
     with watched(hub, Drain()):
         pipeline.start()
         try:

@@ -36,7 +36,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av import VideoFrame
 from fastapi import FastAPI
 
-from stream.bench.drain import Recorder
+from stream.bench.drain import OneHub, Recorder
 from stream.errors import LookoutError
 from stream.frames import Frame, Tracks
 from stream.webrtc.aiortc_adapter import PacketCounter
@@ -116,8 +116,9 @@ class _Measured:
 async def _measure_all(
     seconds: float, counts: Sequence[int], viewers_on: Sequence[int] = ()
 ) -> list[_Measured]:
-    hub = Hub("bench", lambda picture, tracks: picture, codec="h264", bitrate=BITRATE)
-    service = WhepService(lambda camera_id, codec, boxes: hub, max_viewers=max(counts), loopback_only=True)
+    shown = OneHub("bench", BITRATE)
+    hub = shown.only
+    service = WhepService(lambda camera_id: shown, max_viewers=max(counts), loopback_only=True)
     app = FastAPI()
     app.include_router(service.router)
     with socket.socket() as listener, ExitStack() as stack:

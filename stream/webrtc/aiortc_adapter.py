@@ -14,6 +14,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import aiortc
@@ -29,16 +30,20 @@ from aiortc.codecs import is_rtx
 from aiortc.exceptions import OperationError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpSendParameters
 from aiortc.rtp import (
+    RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     RtcpByePacket,
     RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
     RtcpSourceInfo,
     RtcpSrPacket,
+    unpack_remb_fci,
 )
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from aiortc.stats import RTCStatsReport
@@ -58,6 +63,7 @@ LOOPBACK = "127.0.0.1"
 # A socket that is full is tried again after this; the viewer's queue holds what waits.
 FULL_SOCKET_RETRY_S = 0.005
 GATHER_TIMEOUT_S = 1.5
+REPORTS_REMEMBERED = 16
 _MARKER = 0x80  # of the RTP header: the last packet of a picture
 
 
@@ -65,13 +71,17 @@ class Peer:
     """One viewer's connection.
 
     ``connected`` is called once, when packets can flow. ``failed`` is called when it is over, with
-    the reason; not after ``close``.
+    the reason; not after ``close``. ``reported`` is called with the fraction of packets that the viewer lost and
+    the round trip in seconds (None: it does not tell); ``estimated`` with the bits a second that it thinks
+    possible and the octets of payload sent so far.
     """
 
     def __init__(self, viewer: Viewer, *, loopback_only: bool, ice_servers: Sequence[IceServer] = ()) -> None:
         check_version()
         self.connected: Callable[[], None] = lambda: None
         self.failed: Callable[[str], None] = lambda reason: None
+        self.reported: Callable[[float, float | None], None] = lambda lost, round_trip_s: None
+        self.estimated: Callable[[int, int], None] = lambda bits_per_s, octets_sent: None
         # An empty list, not None: None asks a public STUN server.
         servers = [RTCIceServer(list(each.urls), each.username, each.credential) for each in ice_servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
@@ -157,6 +167,7 @@ class _Sender:
         self._newest: EncodedUnit | None = None  # that is no repeat
         self._stream: RtpStream | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._reported_at: dict[int, float] = {}  # by what receivers repeat of a report
         setattr(transceiver, SENDER_SLOT, self)
 
     @property
@@ -209,6 +220,15 @@ class _Sender:
             self._retransmit(packet.lost)
         elif isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
             self._viewer.request_keyframe()
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            with suppress(ValueError):  # not every application message is a REMB
+                self._peer.estimated(
+                    unpack_remb_fci(packet.fci)[0], self._stream.octets if self._stream else 0
+                )
+        elif isinstance(packet, RtcpRrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._ssrc:
+                    self._peer.reported(report.fraction_lost / 256, self._round_trip_s(report))
 
     # What is ours
 
@@ -216,9 +236,13 @@ class _Sender:
         stream, newest = self._stream, self._newest
         if stream is None or newest is None:
             return
+        # The instant that the timestamp stands for: receivers can tell how old a picture is.
+        captured = ntp_time(time.time() - (time.monotonic() - newest.captured_at))
+        self._reported_at[captured >> 16 & 0xFFFFFFFF] = time.monotonic()
+        if len(self._reported_at) > REPORTS_REMEMBERED:
+            del self._reported_at[next(iter(self._reported_at))]
         info = RtcpSenderInfo(
-            # The instant that the timestamp stands for: receivers can tell how old a picture is.
-            ntp_timestamp=ntp_time(time.time() - (time.monotonic() - newest.captured_at)),
+            ntp_timestamp=captured,
             rtp_timestamp=newest.timestamp & 0xFFFFFFFF,
             packet_count=stream.packets & 0xFFFFFFFF,
             octet_count=stream.octets & 0xFFFFFFFF,
@@ -226,6 +250,11 @@ class _Sender:
         source = RtcpSourceInfo(ssrc=self._ssrc, items=[(1, self._cname.encode())])
         sender_report = bytes(RtcpSrPacket(ssrc=self._ssrc, sender_info=info))
         self._send_rtcp(sender_report + bytes(RtcpSdesPacket(chunks=[source])))
+
+    def _round_trip_s(self, report: RtcpReceiverInfo) -> float | None:
+        """RFC 3550 section 6.4.1, but by when our report really went: its own time is a picture's."""
+        reported_at = self._reported_at.get(report.lsr)
+        return None if reported_at is None else max(0.0, time.monotonic() - reported_at - report.dlsr / 65536)
 
     def _drain(self) -> None:
         """Send what waits for this viewer. A fault ends this viewer, visibly, and no other."""

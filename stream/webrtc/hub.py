@@ -1,4 +1,4 @@
-"""``Hub``: draws and encodes one camera once, for all its viewers of one codec.
+"""``Hub``: draws and encodes one camera once, for all its viewers of one rendition.
 
 Pipeline threads call ``show``; the event loop's thread joins and removes viewers. While there is
 a viewer, one encoder thread takes the newest picture, draws, encodes and hands the unit to the
@@ -16,23 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from av import VideoFrame
 
-from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, Codec, EncodedUnit, make_encoder
+from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, EncodedUnit, make_encoder
 from stream.frames import Frame, Tracks
 from stream.latest import Latest
-from stream.planes import writable
+from stream.planes import Shrinker, writable
+from stream.webrtc.rendition import Rendition
 from stream.webrtc.sei import tracks_sei
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-Boxes = Literal["drawn", "data"]
-"""Whether a viewer's pictures have the boxes drawn on them, or carry them as data beside the picture."""
 
 Draw = Callable[[VideoFrame, Tracks], VideoFrame]
 
@@ -57,14 +55,14 @@ class _Shown:
 
 
 class Hub:
-    """One (camera, codec) and its viewers.
+    """One rendition of one camera, and its viewers.
 
     Args:
         name: the camera, for thread names and log lines.
-        draw: a picture with its tracks drawn; may return the same picture if there is nothing to draw. None
-            leaves pictures as they are and sends the tracks along as data (``stream/webrtc/sei.py``), in H.264.
-        codec: what is encoded.
-        bitrate: bits a second.
+        rendition: what is made. With ``boxes="data"`` pictures stay as they are, and the tracks go along
+            (``stream/webrtc/sei.py``), in H.264.
+        draw: a picture with its tracks drawn; may return the same picture if there is nothing to draw.
+        bitrate: bits a second of a picture that is not shrunk.
         lossless: ``show`` waits for the encoder instead of dropping (offline runs and tests).
 
     ``dropped`` counts pictures offered while somebody watched that were never encoded.
@@ -73,10 +71,10 @@ class Hub:
     """
 
     def __init__(
-        self, name: str, draw: Draw | None, *, codec: Codec, bitrate: int, lossless: bool = False
+        self, name: str, rendition: Rendition, draw: Draw, *, bitrate: int, lossless: bool = False
     ) -> None:
         self.name = name
-        self.codec = codec
+        self.rendition = rendition
         self.dropped = self.units = self.bytes = 0
         self.keyframes = self.encoder_starts = 0
         self.publish_age_s: float | None = None
@@ -94,6 +92,14 @@ class Hub:
     @property
     def viewers(self) -> int:
         return len(self._viewers)
+
+    @property
+    def bitrate(self) -> int:
+        """Bits a second of the newest picture's size, as it is encoded."""
+        if self._newest is None:
+            return self._bitrate
+        picture = self._newest.frame.picture
+        return self.rendition.bitrate(self._bitrate, picture.width, picture.height)
 
     def show(self, frame: Frame, tracks: Tracks) -> None:
         """Offer the newest picture. Called from one pipeline thread; returns at once (unless lossless)."""
@@ -176,7 +182,8 @@ class _Run:
         self._hub = hub
         self._lossless = hub._lossless
         self._loop = loop
-        self._encoder = make_encoder(hub.codec, hub._bitrate, hub._frame_rate)
+        self._encoder = make_encoder(hub.rendition.codec, hub._bitrate, hub._frame_rate)
+        self._shrinker = Shrinker()
         self._previous: _Shown | None = None
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -248,11 +255,16 @@ class _Run:
         if keyframe:
             with self._lock:
                 self._keyframe_due_at, self._keyframe_at = inf, monotonic()
-        picture, sei = frame.picture, b""
-        if hub._draw is None:
-            sei = tracks_sei(shown.tracks, picture.width, picture.height)
+        self._encoder.bitrate = hub.rendition.bitrate(hub._bitrate, frame.picture.width, frame.picture.height)
+        picture, tracks, sei = frame.picture, shown.tracks, b""
+        size = hub.rendition.size(picture.width, picture.height)
+        if size != (picture.width, picture.height):
+            tracks = tracks.scaled(size[0] / picture.width, size[1] / picture.height)
+            picture = self._shrinker.shrunk(picture, *size)
+        if hub.rendition.boxes == "data":
+            sei = tracks_sei(tracks, picture.width, picture.height)
         else:
-            picture = hub._draw(picture, shown.tracks)
+            picture = hub._draw(picture, tracks)
         if picture is frame.picture:  # the decoder's own, and not only ours
             picture = writable(picture)
         timestamp = hub._clock.stamp(frame.time_s, repeat)

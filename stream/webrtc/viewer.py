@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
-from stream.encode import EncodedUnit
+from stream.encode import CLOCK_HZ, EncodedUnit
 
 QUEUE_UNITS = 4
 
@@ -19,6 +20,8 @@ class Viewer:
     It starts with a keyframe. When it cannot keep up everything waiting is dropped and it starts
     again with the next keyframe: a P-picture without the one before it is worse than a short freeze.
 
+    While ``keyframes_only`` it is given nothing else: for a network that cannot carry a whole stream.
+
     ``wake`` is called after each unit that was queued; the sender then takes what it can send.
     ``ended`` is called when the hub will give nothing more, with the reason.
     """
@@ -27,15 +30,19 @@ class Viewer:
         self.wake: Callable[[], None] = _nothing
         self.ended: Callable[[str], None] = _ignore
         self.request_keyframe: Callable[[], None] = _nothing
+        self.keyframes_only = False
         self.dropped = 0
         self._limit = limit
         self._queue: deque[EncodedUnit] = deque()
         self._needs_keyframe = True
         self._held = False
+        self._newest: EncodedUnit | None = None
+        self._moved = False
+        self._shift = 0
 
     def offer(self, unit: EncodedUnit) -> None:
         """Queue a unit, or drop it if nothing can be done with it."""
-        if self._held or (self._needs_keyframe and not unit.keyframe):
+        if self._held or ((self._needs_keyframe or self.keyframes_only) and not unit.keyframe):
             self.dropped += 1
             return
         self._needs_keyframe = False
@@ -45,12 +52,23 @@ class Viewer:
                 self.dropped += 1
                 return
             self._needs_keyframe = False
-        self._queue.append(unit)
+        self._queue.append(self._continued(unit))
         self.wake()
 
     def take(self) -> EncodedUnit | None:
         """The next unit in order; None if nothing waits."""
         return self._queue.popleft() if self._queue else None
+
+    def only_keyframes(self, only: bool) -> None:
+        """Give it keyframes alone, or, starting with the next, everything again."""
+        if self.keyframes_only and not only:
+            self._needs_keyframe = True
+            self.request_keyframe()
+        self.keyframes_only = only
+
+    def move(self) -> None:
+        """From now on units come from another hub: start with its keyframe; timestamps go on."""
+        self._moved = self._needs_keyframe = True
 
     def hold(self, held: bool) -> None:
         """While held (the viewer has gone silent) everything is dropped; afterwards it starts again."""
@@ -68,6 +86,17 @@ class Viewer:
         self._queue.clear()
         self._needs_keyframe = True
         self.request_keyframe()
+
+    def _continued(self, unit: EncodedUnit) -> EncodedUnit:
+        """The unit with a timestamp that goes on from the last: each hub has a clock of its own."""
+        if self._moved and self._newest is not None:
+            elapsed = round((unit.captured_at - self._newest.captured_at) * CLOCK_HZ)
+            self._shift = self._newest.timestamp + max(1, elapsed) - unit.timestamp
+        self._moved = False
+        if self._shift:
+            unit = replace(unit, timestamp=unit.timestamp + self._shift)
+        self._newest = unit
+        return unit
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -18,12 +19,12 @@ from typing import cast, get_args
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from stream.encode import Codec
 from stream.errors import SignallingError
 from stream.webrtc.aiortc_adapter import Peer
-from stream.webrtc.hub import Boxes, Hub
 from stream.webrtc.ice import IceServer
+from stream.webrtc.ladder import Ladder, Watchable
 from stream.webrtc.offer import Offer, read_offer
+from stream.webrtc.rendition import Boxes, Rendition
 from stream.webrtc.sdp import Fragment, check_count, parse_fragment
 from stream.webrtc.viewer import Viewer
 
@@ -40,14 +41,14 @@ SILENCE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 
 IceServersNow = Callable[[], Sequence[IceServer]]
-HubFor = Callable[[str, Codec, Boxes], Hub]
+CameraFor = Callable[[str], Watchable]
 
 
 class WhepService:
     """All viewers of all cameras.
 
     Args:
-        hub_for: camera id, codec and where boxes go -> hub; raises ``SignallingError`` 404 for an unknown camera.
+        camera_for: by id; raises ``SignallingError`` 404 for an unknown one.
         max_viewers: more are refused with 503.
         loopback_only: also offer 127.0.0.1 as an ICE candidate, for viewers on this machine.
         ice_servers: those to use for a session that is opened now, by both of its sides.
@@ -55,12 +56,12 @@ class WhepService:
 
     def __init__(
         self,
-        hub_for: HubFor,
+        camera_for: CameraFor,
         max_viewers: int,
         loopback_only: bool,
         ice_servers: IceServersNow = tuple,
     ) -> None:
-        self._hub_for = hub_for
+        self._camera_for = camera_for
         self._max_viewers = max_viewers
         self._loopback_only = loopback_only
         self._ice_servers = ice_servers
@@ -68,8 +69,12 @@ class WhepService:
         self._closed = False
         self.router = self._routes()
 
-    async def join(self, camera_id: str, sdp: str, boxes: Boxes = "drawn") -> tuple[str, str]:
+    async def join(
+        self, camera_id: str, sdp: str, boxes: Boxes = "drawn", height: int | None = None
+    ) -> tuple[str, str]:
         """Open a session for an SDP offer: (its id, the SDP answer).
+
+        ``height`` is how many pixels of it the viewer can show; None: all.
 
         Raises:
             SignallingError: 400, 404, 406, 413 or 503.
@@ -85,13 +90,15 @@ class WhepService:
             raise SignallingError(
                 "boxes=data needs H.264 in the offer, which carries them; leave it out", 406
             )
-        hub = self._hub_for(camera_id, "h264" if boxes == "data" else offer.codecs[0], boxes)
+        camera = self._camera_for(camera_id)
+        codec = "h264" if boxes == "data" else offer.codecs[0]
         viewer = Viewer()
         peer = Peer(viewer, loopback_only=self._loopback_only, ice_servers=self._ice_servers())
-        session = _Session(camera_id, hub, offer, viewer, peer)
+        ladder = Ladder(camera, Rendition(codec, boxes, height), viewer)
+        session = _Session(camera_id, ladder, offer, peer)
         self._sessions[session.id] = session
         try:
-            answer = await session.peer.answer(offer.sdp, hub.codec)
+            answer = await session.peer.answer(offer.sdp, codec)
         except BaseException:
             try:
                 await session.peer.close()
@@ -130,7 +137,7 @@ class WhepService:
             reason = await session.live()
             log.info("camera %s: viewer %s: %s", session.camera_id, session.id[:8], reason)
         finally:
-            session.hub.leave(session.viewer)
+            session.ladder.leave()
             try:
                 await session.peer.close()
             finally:  # only now: ``close`` waits for the sessions that are listed
@@ -146,12 +153,16 @@ class WhepService:
         router = APIRouter(tags=["whep"])
 
         @router.post("/whep/{camera_id}", status_code=201, response_class=Response)
-        async def join(camera_id: str, request: Request, boxes: str = "drawn") -> Response:
+        async def join(
+            camera_id: str, request: Request, boxes: str = "drawn", height: str | None = None
+        ) -> Response:
             """Watch a camera: send an SDP offer, receive the SDP answer.
 
             ``boxes=data`` leaves the picture clean and sends the boxes along as H.264 SEI messages.
+            ``height`` is how many pixels high the picture will be shown: a smaller one may be sent.
             """
-            session_id, answer = await self.join(camera_id, await _body(request, SDP), _boxes(boxes))
+            sdp = await _body(request, SDP)
+            session_id, answer = await self.join(camera_id, sdp, _boxes(boxes), _height(height))
             headers = {
                 "Location": f"{request.url.path}/{session_id}",
                 "ETag": self._sessions[session_id].etag,
@@ -192,23 +203,24 @@ class WhepService:
 
 
 class _Session:
-    """One viewer: its connection, its queue, its hub."""
+    """One viewer: its connection, and what it is shown."""
 
-    def __init__(self, camera_id: str, hub: Hub, offer: Offer, viewer: Viewer, peer: Peer) -> None:
+    def __init__(self, camera_id: str, ladder: Ladder, offer: Offer, peer: Peer) -> None:
         self.id = secrets.token_urlsafe(16)
         self.etag = f'"{secrets.token_urlsafe(8)}"'
         self.camera_id = camera_id
-        self.hub = hub
-        self.viewer, self.peer = viewer, peer
+        self.ladder, self.peer = ladder, peer
         self.task: asyncio.Task[None] | None = None
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._opened_at = monotonic()
         self._connected = False
         self._ufrags = offer.ufrags
         self._candidates = offer.candidates
-        self.viewer.ended = self.end
+        self.ladder.viewer.ended = self.end
         self.peer.connected = self._join
         self.peer.failed = self.end
+        self.peer.reported = ladder.report
+        self.peer.estimated = ladder.estimate
 
     def end(self, reason: str) -> None:
         if not self._over.done():
@@ -240,7 +252,7 @@ class _Session:
         """The connection stands: the viewer gets its first picture at once."""
         self._connected = True
         try:
-            self.hub.join(self.viewer)
+            self.ladder.join()
         except RuntimeError as error:  # the camera was taken away meanwhile
             self.end(str(error))
 
@@ -252,7 +264,11 @@ class _Session:
         silent_s = self.peer.silent_s
         if silent_s > SILENCE_TIMEOUT_S:
             self.end(f"silent for {SILENCE_TIMEOUT_S:g} s")
-        self.viewer.hold(silent_s > HOLD_AFTER_S)
+        self.ladder.viewer.hold(silent_s > HOLD_AFTER_S)
+        try:
+            self.ladder.look_after()
+        except RuntimeError as error:  # the camera was taken away meanwhile
+            self.end(str(error))
         self.peer.report()
 
 
@@ -262,6 +278,15 @@ def _boxes(given: str) -> Boxes:
         if given == known:
             return cast(Boxes, known)
     raise SignallingError(f"boxes={given[:40]}: expected {' or '.join(get_args(Boxes))}", 400)
+
+
+def _height(given: str | None) -> int | None:
+    """Raises: SignallingError: 400, it is no number of pixels."""
+    if given is None:
+        return None
+    if re.fullmatch(r"[1-9][0-9]{0,4}", given):
+        return int(given)
+    raise SignallingError(f"height={given[:40]}: expected a number of pixels, such as 720", 400)
 
 
 async def _body(request: Request, expected: str) -> str:

@@ -23,6 +23,7 @@ from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
 from stream.sources import SourceOptions, open_source
 from stream.tracking import Tracker
+from stream.webrtc.rendition import Rendition
 
 
 def wait_until(condition, timeout_s: float = 30) -> None:  # type: ignore[no-untyped-def]
@@ -72,7 +73,7 @@ def test_cameras_share_a_detector_but_no_ids(detector: Detector) -> None:
 
 def test_nobody_watching_means_no_encoder_and_watching_starts_one(detector: Detector) -> None:
     pipeline = Pipeline(AppConfig(cameras={"demo": CameraConfig(source="demo")}), detector)
-    hub = pipeline.cameras["demo"].hub("h264")
+    hub = pipeline.cameras["demo"].hub(Rendition("h264"))
     pipeline.start()
     try:
         wait_until(lambda: pipeline.cameras["demo"].status().detected > 5)
@@ -101,7 +102,7 @@ def test_colour_tags_do_not_reopen_the_encoder(tmp_path: Path, detector: Detecto
             container.mux(stream.encode(VideoFrame(1280, 720, "yuv420p")))
         container.mux(stream.encode(None))
     pipeline = Pipeline(AppConfig(cameras={"one": CameraConfig(source=str(clip))}), detector)
-    hub = pipeline.cameras["one"].hub("h264")
+    hub = pipeline.cameras["one"].hub(Rendition("h264"))
     with watched(hub, Drain()):
         pipeline.start()
         try:
@@ -119,7 +120,7 @@ def test_when_watched_detects_only_while_watched(detector: Detector) -> None:
         status = pipeline.cameras["demo"].status
         wait_until(lambda: status().decoded > 10)
         assert status().detected == 0
-        with watched(pipeline.cameras["demo"].hub("h264"), Drain()):
+        with watched(pipeline.cameras["demo"].hub(Rendition("h264")), Drain()):
             wait_until(lambda: status().detected > 5)
     finally:
         pipeline.stop()
@@ -137,7 +138,7 @@ def test_exact_overlay_draws_each_frames_own_tracks(bikes: Path, detector: Detec
             expected[frame.picture.pts] = tracker.update(found, frame.time_s)
 
     drawn: list[tuple[int | None, Tracks]] = []
-    hub = pipeline.cameras["clip"].hub("h264")
+    hub = pipeline.cameras["clip"].hub(Rendition("h264"))
     draw = hub._draw
 
     def watch(picture: VideoFrame, tracks: Tracks) -> VideoFrame:
@@ -194,7 +195,7 @@ def test_a_failing_detector_is_told_and_pictures_go_on(tmp_path: Path, overlay: 
     broken = Detector(black_only_model(tmp_path / "black_only.onnx"), device="cpu")
     camera = CameraConfig.model_validate({"source": "synthetic:320x240@30", "overlay": overlay})
     pipeline = Pipeline(AppConfig(cameras={"one": camera}), broken)
-    hub = pipeline.cameras["one"].hub("h264")
+    hub = pipeline.cameras["one"].hub(Rendition("h264"))
     with watched(hub, Drain()):
         pipeline.start()
         try:
@@ -274,7 +275,7 @@ def test_stop_is_quick_whatever_happens(detector: Detector, overlay: str) -> Non
         "down": CameraConfig(source="rtsp://127.0.0.1:1/none"),
     }
     pipeline = Pipeline(AppConfig(cameras=cameras), detector)
-    with watched(pipeline.cameras["demo"].hub("vp8"), Drain()):
+    with watched(pipeline.cameras["demo"].hub(Rendition("vp8")), Drain()):
         pipeline.start()
         wait_until(lambda: pipeline.cameras["demo"].status().encoded > 3)
         began = time.monotonic()

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import SignallingError
-from stream.webrtc.hub import Hub
 from stream.webrtc.ice import IceServer
+from stream.webrtc.rendition import Rendition
 from stream.webrtc.sdp import MAX_CANDIDATES, parse_fragment, without_unreachable_candidates
 from stream.webrtc.whep import MAX_BODY_BYTES, WhepService
-from tests.stream.whep_app import FRAGMENT, OFFER, SDP, running, same_picture
+from tests.stream.whep_app import FRAGMENT, OFFER, SDP, App, running
 
 
 async def test_the_answer_says_what_will_be_sent() -> None:
@@ -95,7 +95,19 @@ async def test_boxes_as_data_share_an_encoder_of_their_own() -> None:
             response = await http.post(f"/whep/door?boxes={boxes}", content=OFFER, headers=SDP)
             assert response.status_code == 201
             assert "H264/90000" in response.text
-        assert sorted(app.hubs) == ["h264", "h264 and data"]
+        assert set(app.hubs) == {Rendition("h264"), Rendition("h264", "data")}
+
+
+async def test_a_smaller_picture_is_made_for_who_shows_a_smaller_one() -> None:
+    async with running() as (app, http):
+        for height in ("60", "90", "91", "4000"):
+            response = await http.post(f"/whep/door?height={height}", content=OFFER, headers=SDP)
+            assert response.status_code == 201
+        assert set(app.hubs) == {Rendition("h264", height=90), Rendition("h264")}
+        for height in ("0", "-1", "1e3", "123456", "", "%C2%B2"):
+            response = await http.post(f"/whep/door?height={height}", content=OFFER, headers=SDP)
+            assert response.status_code == 400
+            assert "expected a number of pixels, such as 720" in response.json()["error"]
 
 
 async def test_boxes_as_data_are_refused_where_they_cannot_be_carried() -> None:
@@ -231,9 +243,7 @@ def test_no_offer_is_our_fault(data: st.DataObject) -> None:
         lines[where] = line[:cut] + junk + data.draw(st.sampled_from(["", line[cut:]]))
 
     async def attempt() -> None:
-        service = WhepService(
-            lambda camera_id, codec, boxes: Hub("door", same_picture, codec=codec, bitrate=1), 4, True
-        )
+        service = WhepService(lambda camera_id: App(), 4, True)
         with contextlib.suppress(SignallingError):
             await service.join("door", "\n".join(lines))
         await service.close()

@@ -14,6 +14,7 @@ from stream import barcode
 from stream.encode import Codec, EncodedUnit
 from stream.frames import Frame, Tracks
 from stream.webrtc.hub import Hub
+from stream.webrtc.rendition import Rendition
 from stream.webrtc.viewer import Viewer
 from tests.stream.test_encode import Decoder, flat, planes_of
 
@@ -64,7 +65,7 @@ class Collector(Viewer):
 def make_hub(
     draw: Callable[[av.VideoFrame, Tracks], av.VideoFrame] | None = None, lossless: bool = False
 ) -> Hub:
-    return Hub("door", draw or Draw(), codec="h264", bitrate=500_000, lossless=lossless)
+    return Hub("door", Rendition("h264"), draw or Draw(), bitrate=500_000, lossless=lossless)
 
 
 def encoder_threads() -> list[str]:

@@ -18,12 +18,14 @@ from fastapi.responses import JSONResponse
 
 from stream.errors import SignallingError
 from stream.frames import Tracks
-from stream.webrtc.hub import Boxes, Hub
+from stream.webrtc.hub import Hub
 from stream.webrtc.ice import IceServer
+from stream.webrtc.rendition import Rendition, lower, offered
 from stream.webrtc.whep import WhepService
-from tests.stream.watching import encoder_threads, frame, until
+from tests.stream.watching import HEIGHT, encoder_threads, frame, until
 
 RATE = 30
+HEIGHTS = (90,)
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
@@ -74,8 +76,8 @@ class App:
     """The WHEP service over one camera called ``door`` that always runs."""
 
     def __init__(self, max_viewers: int = 16, ice: Sequence[IceServer] = ()) -> None:
-        self.hubs: dict[str, Hub] = {}
-        self.service = WhepService(self._hub_for, max_viewers, loopback_only=True, ice_servers=lambda: ice)
+        self.hubs: dict[Rendition, Hub] = {}
+        self.service = WhepService(self._camera, max_viewers, loopback_only=True, ice_servers=lambda: ice)
         self.api = FastAPI()
         self.api.include_router(self.service.router)
         self.api.add_exception_handler(SignallingError, _refuse)
@@ -95,14 +97,19 @@ class App:
         self._stop.set()
         self._camera.join()
 
-    def _hub_for(self, camera_id: str, codec: Any, boxes: Boxes) -> Hub:
+    def hub(self, rendition: Rendition) -> Hub:
+        rendition = offered(rendition, HEIGHTS, HEIGHT)
+        if rendition not in self.hubs:
+            self.hubs[rendition] = Hub("door", rendition, same_picture, bitrate=600_000)
+        return self.hubs[rendition]
+
+    def lower(self, rendition: Rendition) -> Rendition | None:
+        return lower(rendition, HEIGHTS, HEIGHT)
+
+    def _camera(self, camera_id: str) -> App:
         if camera_id != "door":
             raise SignallingError(f"no camera {camera_id!r}; there are: door", 404)
-        key = codec if boxes == "drawn" else f"{codec} and data"
-        if key not in self.hubs:
-            draw = same_picture if boxes == "drawn" else None
-            self.hubs[key] = Hub("door", draw, codec=codec, bitrate=600_000)
-        return self.hubs[key]
+        return self
 
     def _play(self) -> None:
         started_at, index = time.monotonic(), 0

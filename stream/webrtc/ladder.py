@@ -1,0 +1,111 @@
+"""``Ladder``: one viewer's place among a camera's renditions.
+
+It starts with what was asked for, goes down where the viewer's network cannot carry it, at the end to
+keyframes alone, and comes back when it can. Lives on the event loop. Knows nothing of RTP or HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from time import monotonic
+from typing import Protocol
+
+from stream.webrtc.congestion import Congestion
+from stream.webrtc.hub import Hub
+from stream.webrtc.rendition import Rendition
+from stream.webrtc.viewer import Viewer
+
+log = logging.getLogger(__name__)
+
+# What is sent is measured over this; a keyframe must not look like a flood.
+RATE_SPAN_S = 2.0
+_MOST_SAMPLES = 256
+
+
+class Watchable(Protocol):
+    """What is needed of a camera."""
+
+    def hub(self, rendition: Rendition) -> Hub: ...
+
+    def lower(self, rendition: Rendition) -> Rendition | None: ...
+
+
+class Ladder:
+    """Joins ``viewer`` to the hub that suits it.
+
+    ``join`` and ``look_after`` raise RuntimeError where the camera has been closed.
+    """
+
+    def __init__(self, camera: Watchable, asked: Rendition, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self._camera = camera
+        self._hub = camera.hub(asked)
+        self._asked = self._hub.rendition
+        self._congestion = Congestion(monotonic())
+        self._sent: deque[tuple[float, int]] = deque(maxlen=_MOST_SAMPLES)
+
+    @property
+    def rendition(self) -> Rendition:
+        """What the viewer gets now."""
+        return self._hub.rendition
+
+    def join(self) -> None:
+        self._hub.join(self.viewer)
+
+    def leave(self) -> None:
+        self._hub.leave(self.viewer)
+
+    def report(self, lost: float, round_trip_s: float | None) -> None:
+        """Take a receiver report: fraction of packets lost, round trip in seconds (None: not told)."""
+        self._congestion.report(monotonic(), lost, round_trip_s)
+
+    def estimate(self, bits_per_s: int, octets_sent: int) -> None:
+        """Take the receiver's estimate of what it can get; ``octets_sent`` is the total so far."""
+        now = monotonic()
+        self._sent.append((now, octets_sent))
+        while now - self._sent[0][0] > RATE_SPAN_S and len(self._sent) > 2:
+            self._sent.popleft()
+        since, before = self._sent[0]
+        if octets_sent > before:
+            self._congestion.estimate(bits_per_s * (now - since) / (8 * (octets_sent - before)))
+
+    def look_after(self) -> None:
+        """Step down or up where it is time to; call it about once a second."""
+        now = monotonic()
+        carried = self._congestion.must_lower(now)
+        if carried is not None:
+            self._step_down(carried * self._hub.bitrate)
+        elif (self.viewer.keyframes_only or self.rendition != self._asked) and self._congestion.may_raise(
+            now
+        ):
+            self._step_up()
+        if self.viewer.keyframes_only:
+            self.viewer.request_keyframe()
+
+    def _step_down(self, bitrate: float) -> None:
+        """To the first rendition below that takes no more than ``bitrate``, or the lowest there is."""
+        chosen, below = None, self._camera.lower(self.rendition)
+        while below is not None:
+            chosen = self._camera.hub(below)
+            below = self._camera.lower(below) if chosen.bitrate > bitrate else None
+        if chosen is None:
+            self.viewer.only_keyframes(True)
+        else:
+            self._move(chosen)
+
+    def _step_up(self) -> None:
+        if self.viewer.keyframes_only:
+            self.viewer.only_keyframes(False)
+            return
+        above = self._asked
+        while (below := self._camera.lower(above)) not in (None, self.rendition):
+            above = below
+        self._move(self._camera.hub(above if below is not None else self._asked))
+
+    def _move(self, hub: Hub) -> None:
+        log.info("camera %s: a viewer goes from %s to %s", hub.name, self.rendition, hub.rendition)
+        self._hub.leave(self.viewer)
+        self._hub = hub
+        self.viewer.move()
+        hub.join(self.viewer)
