@@ -16,6 +16,7 @@ export const WORDS = {
   stopped: "Stopped",
 };
 
+const SETTLED_MS = 200;
 const FROZEN_AFTER_MS = 3000; // and at least so many
 const FROZEN_AFTER_FRAMES = 5;
 
@@ -31,6 +32,7 @@ export class Tile {
   #reason = "";
   #connectedAt = 0;
   #reading = false;
+  #settling = 0;
 
   /**
    * @param {object} camera  one entry of /api/cameras
@@ -54,6 +56,7 @@ export class Tile {
     );
     this.choose(choice);
     this.update(camera);
+    new ResizeObserver(() => this.#resized()).observe(this.#part(".stage"));
   }
 
   get #address() {
@@ -86,6 +89,7 @@ export class Tile {
   /** Show what the API says of the camera now. */
   update(camera) {
     const came = camera.state === "live" && this.#camera?.state !== "live";
+    if (camera.height !== this.#camera?.height) this.#resized();
     this.#camera = camera;
     if (came) this.#player.hurry();
     if (camera.width && camera.height) {
@@ -99,6 +103,7 @@ export class Tile {
 
   /** Stream while seen; leave the server alone otherwise. The last picture stays. */
   set seen(seen) {
+    if (seen) this.#fit();
     if (seen) this.#player.start();
     else this.#player.stop();
   }
@@ -138,6 +143,20 @@ export class Tile {
     this.#player.stop();
     this.#overlay.detach();
     this.element.remove();
+  }
+
+  #resized() {
+    clearTimeout(this.#settling);
+    this.#settling = setTimeout(() => this.#fit(), SETTLED_MS);
+  }
+
+  /** Ask for no more pixels than are shown. */
+  #fit() {
+    const { clientWidth, clientHeight } = this.#part(".stage");
+    if (!clientHeight) return; // hidden
+    const { width, height } = this.#camera;
+    const shown = width && height ? Math.min(clientHeight, (clientWidth * height) / width) : clientHeight;
+    this.#player.height = Math.ceil(shown * devicePixelRatio);
   }
 
   #presented() {

@@ -10,6 +10,7 @@ const LOST_AFTER_MS = 2500;
 
 export class WhepPlayer {
   #url;
+  #height = 0;
   #onStream;
   #onState;
   #onReceiver;
@@ -38,6 +39,13 @@ export class WhepPlayer {
     if (url === this.#url) return;
     this.#url = url;
     this.renew();
+  }
+
+  /** How many pixels high the picture is shown: the server may send a smaller one then. 0: not known. */
+  set height(height) {
+    if (height === this.#height) return;
+    this.#height = height;
+    if (this.#session) fetch(sized(this.#session, height), { method: "PUT" }).catch(() => {});
   }
 
   /** The peer connection while there is one; its statistics are the caller's to read. */
@@ -90,9 +98,11 @@ export class WhepPlayer {
       // Sent before any candidate is gathered: the server learns our address from our own checks. Only
       // through a TURN server can they not reach it, so candidates follow where there are such servers.
       const candidates = iceServers.length ? gathered(peer) : null;
-      const { session, answer } = await post(this.#url, peer.localDescription.sdp);
+      const height = this.#height;
+      const { session, answer } = await post(sized(this.#url, height), peer.localDescription.sdp);
       if (this.#peer !== peer) return remove(session);
       this.#session = session;
+      if (this.#height !== height) fetch(sized(session, this.#height), { method: "PUT" }).catch(() => {});
       candidates?.to((candidate) => trickle(session, candidate));
       await peer.setRemoteDescription({ type: "answer", sdp: answer });
       if (this.#peer === peer) this.#onStream(new MediaStream([receiver.track]));
@@ -180,6 +190,12 @@ function trickle(session, { candidate, sdpMid, usernameFragment }) {
   const body = [`a=ice-ufrag:${usernameFragment}`, `a=mid:${sdpMid}`, `a=${candidate}`, ""].join("\r\n");
   const headers = { "Content-Type": "application/trickle-ice-sdpfrag" };
   fetch(session, { method: "PATCH", headers, body }).catch(() => {});
+}
+
+function sized(url, height) {
+  const address = new URL(url, location.href);
+  if (height) address.searchParams.set("height", height);
+  return address.href;
 }
 
 /** Leave out codecs that lookout never sends: half the offer, and so a sooner answer. */

@@ -125,12 +125,14 @@ class Hub:
             self._run.start()
         self._run.need_keyframe(JOIN_GAP_S, self._newest)
 
-    def leave(self, viewer: Viewer) -> None:
-        """Remove a viewer; the last one stops the encoder. Leaving twice is harmless."""
-        if viewer in self._viewers:
+    def leave(self, viewer: Viewer) -> bool:
+        """Remove a viewer; the last one stops the encoder. False: it was not here, which is harmless."""
+        joined = viewer in self._viewers
+        if joined:
             self._viewers.remove(viewer)
         if not self._viewers:
             self._stop_run()
+        return joined
 
     def request_keyframe(self) -> None:
         """A viewer lost a picture. Requests are merged and rate-limited. Call on the event loop."""

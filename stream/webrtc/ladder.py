@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import replace
+from math import inf
 from time import monotonic
 from typing import Protocol
 
@@ -34,7 +36,7 @@ class Watchable(Protocol):
 class Ladder:
     """Joins ``viewer`` to the hub that suits it.
 
-    ``join`` and ``look_after`` raise RuntimeError where the camera has been closed.
+    All but ``leave`` raise RuntimeError where the camera has been closed.
     """
 
     def __init__(self, camera: Watchable, asked: Rendition, viewer: Viewer) -> None:
@@ -55,6 +57,12 @@ class Ladder:
 
     def leave(self) -> None:
         self._hub.leave(self.viewer)
+
+    def ask(self, height: int | None) -> None:
+        """The viewer can now show so many pixels of height; None: all there are."""
+        before, self._asked = self._asked, self._camera.hub(replace(self._asked, height=height)).rendition
+        if self.rendition == before or _height(self._asked) < _height(self.rendition):
+            self._move(self._camera.hub(self._asked))
 
     def report(self, lost: float, round_trip_s: float | None) -> None:
         """Take a receiver report: fraction of packets lost, round trip in seconds (None: not told)."""
@@ -104,8 +112,15 @@ class Ladder:
         self._move(self._camera.hub(above if below is not None else self._asked))
 
     def _move(self, hub: Hub) -> None:
+        if hub is self._hub:
+            return
         log.info("camera %s: a viewer goes from %s to %s", hub.name, self.rendition, hub.rendition)
-        self._hub.leave(self.viewer)
+        watching = self._hub.leave(self.viewer)
         self._hub = hub
-        self.viewer.move()
-        hub.join(self.viewer)
+        if watching:
+            self.viewer.move()
+            hub.join(self.viewer)
+
+
+def _height(rendition: Rendition) -> float:
+    return inf if rendition.height is None else rendition.height

@@ -1,5 +1,6 @@
 """WHEP (draft-ietf-wish-whep): a POST joins a camera, a PATCH trickles candidates, a DELETE leaves.
 
+A PUT, which is ours, asks for another size of picture.
 ``WhepService`` owns every session it opens: each ends on DELETE, on failure, when it does not
 connect in time, when its viewer falls silent, and when the service closes. Knows nothing of
 pictures, packets or aiortc; what it refuses it raises as ``SignallingError``.
@@ -180,6 +181,12 @@ class WhepService:
             await session.trickle(fragment)
             return Response(status_code=204)
 
+        @router.put("/whep/{camera_id}/{session_id}", status_code=204, response_class=Response)
+        async def ask(camera_id: str, session_id: str, height: str | None = None) -> Response:
+            """Say anew how many pixels high the picture is shown; it goes on without a break."""
+            self._session(camera_id, session_id).ask(_height(height))
+            return Response(status_code=204)
+
         @router.delete("/whep/{camera_id}/{session_id}", response_class=Response)
         async def leave(camera_id: str, session_id: str) -> Response:
             """Stop watching."""
@@ -247,6 +254,13 @@ class _Session:
         new, self._candidates = candidates - self._candidates, candidates
         for candidate in new:
             await self.peer.add_candidate(candidate)
+
+    def ask(self, height: int | None) -> None:
+        """Another size from now on; what has no such size gives the next larger."""
+        try:
+            self.ladder.ask(height)
+        except RuntimeError as error:  # the camera was taken away meanwhile
+            self.end(str(error))
 
     def _join(self) -> None:
         """The connection stands: the viewer gets its first picture at once."""

@@ -91,3 +91,26 @@ def test_tiles_below_the_fold_do_not_stream(watch: Watch, page: Page) -> None:
         page.locator(".tile").last.scroll_into_view_if_needed()
         wait_until(lambda: app.camera("synthetic-4")["viewers"] == 1, 8)
         wait_until(lambda: app.camera("synthetic")["viewers"] == 0, 8)
+
+
+SIZES = "[...document.querySelectorAll('video')].map(video => video.videoHeight).join()"
+
+
+def test_each_tile_gets_the_picture_that_it_can_show(watch: Watch, page: Page) -> None:
+    page.set_viewport_size({"width": 900, "height": 800})
+    with watch("synthetic:1280x720@30", "synthetic:1280x720@15") as app:
+        page.goto(app.url)
+        wait_for(page, f"{SIZES} == '360,360'")
+        joins = page.evaluate("lookout.joins.length")
+        page.locator(".tile .stage").first.click()
+        wait_for(page, f"{SIZES}.startsWith('720')")
+        page.evaluate("lookout.shown.length = 0")
+        wait_for(page, "lookout.shown.length > 20")
+        shown = [index for index, *_ in page.evaluate("lookout.shown") if index is not None]
+        assert len(shown) > 10, "the barcode must be legible in what is shown"
+        page.locator(".tile:visible .stage").click()
+        wait_for(page, f"{SIZES} == '360,360'")
+        assert page.evaluate("lookout.joins.length") == joins, "it goes on without joining anew"
+        page.set_viewport_size({"width": 500, "height": 400})
+        page.evaluate("document.querySelector('main').style.width = '260px'")
+        wait_for(page, f"{SIZES} == '180,180'")
