@@ -291,14 +291,15 @@ class _Sender:
         stream = self._stream
         if stream is None:
             return
-        packets = [stream.retransmission(sequence) for sequence in lost]
+        now = time.monotonic()
+        packets = [stream.retransmission(sequence, now) for sequence in lost]
         if None in packets:  # longer gone than we remember: only a keyframe helps
             self._viewer.request_keyframe()
             return
         socket, address = self._route()
         if _is_full(socket):
             return  # sending more is no help; the viewer asks again
-        for packet in packets:
+        for packet in filter(None, packets):
             socket.sendto(self._transport._tx_srtp.protect(packet), address)
 
     def _send_rtcp(self, packet: bytes) -> None:

@@ -14,6 +14,8 @@ TOO_MUCH_LOSS = 0.10
 # A round trip that takes so much longer than the shortest waits in somebody's queue.
 TOO_LONG_QUEUE_S = 0.25
 CONGESTED_FOR_S = 1.5
+# For so long after a step down, reports still tell of what was sent before.
+SETTLING_S = 2.0
 FIRST_PATIENCE_S = 5.0
 LONGEST_PATIENCE_S = 60.0
 # Congestion so soon after trying more says that it was too much.
@@ -31,6 +33,7 @@ class Congestion:
         self._clear_since = now
         self._raised_at = -inf
         self._patience_s = FIRST_PATIENCE_S
+        self._settled_at = -inf
 
     def report(self, now: float, lost: float, round_trip_s: float | None) -> None:
         """Take a receiver report: the fraction of packets lost since the last, and the round trip if it tells."""
@@ -38,7 +41,7 @@ class Congestion:
         if round_trip_s is not None:
             self._shortest_s = min(self._shortest_s, round_trip_s)
             queue_s = round_trip_s - self._shortest_s
-        if lost <= TOO_MUCH_LOSS and queue_s <= TOO_LONG_QUEUE_S:
+        if now < self._settled_at or (lost <= TOO_MUCH_LOSS and queue_s <= TOO_LONG_QUEUE_S):
             self._congested_since = None
             return
         if self._congested_since is None:
@@ -60,7 +63,7 @@ class Congestion:
             return None
         if now - self._raised_at < FAILED_WITHIN_S:
             self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
-        self._congested_since, self._clear_since = None, now
+        self._congested_since, self._clear_since, self._settled_at = None, now, now + SETTLING_S
         return self._carried
 
     def may_raise(self, now: float) -> bool:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # What is sent is measured over this; a keyframe must not look like a flood.
 RATE_SPAN_S = 2.0
+# Who gets keyframes alone gets one so often; those who share its encoder pay for it with finer pictures.
+KEYFRAME_EVERY_S = 1.0
 _MOST_SAMPLES = 256
 
 
@@ -45,6 +47,7 @@ class Ladder:
         self._hub = camera.hub(asked)
         self._asked = self._hub.rendition
         self._congestion = Congestion(monotonic())
+        self._keyframe_at = -inf
         self._sent: deque[tuple[float, int]] = deque(maxlen=_MOST_SAMPLES)
 
     @property
@@ -79,7 +82,7 @@ class Ladder:
             self._congestion.estimate(bits_per_s * (now - since) / (8 * (octets_sent - before)))
 
     def look_after(self) -> None:
-        """Step down or up where it is time to; call it about once a second."""
+        """Step down or up where it is time to; call it about once a second, and after a report."""
         now = monotonic()
         carried = self._congestion.must_lower(now)
         if carried is not None:
@@ -88,7 +91,8 @@ class Ladder:
             now
         ):
             self._step_up()
-        if self.viewer.keyframes_only:
+        if self.viewer.keyframes_only and now - self._keyframe_at >= KEYFRAME_EVERY_S:
+            self._keyframe_at = now
             self.viewer.request_keyframe()
 
     def _step_down(self, bitrate: float) -> None:
@@ -114,12 +118,18 @@ class Ladder:
     def _move(self, hub: Hub) -> None:
         if hub is self._hub:
             return
-        log.info("camera %s: a viewer goes from %s to %s", hub.name, self.rendition, hub.rendition)
+        log.info(
+            "camera %s: a viewer goes from %s to %s", hub.name, _words(self.rendition), _words(hub.rendition)
+        )
         watching = self._hub.leave(self.viewer)
         self._hub = hub
         if watching:
             self.viewer.move()
             hub.join(self.viewer)
+
+
+def _words(rendition: Rendition) -> str:
+    return "full height" if rendition.height is None else f"{rendition.height} lines"
 
 
 def _height(rendition: Rendition) -> float:

@@ -10,6 +10,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 from stream.encode import EncodedUnit
 
@@ -19,6 +20,11 @@ PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 
 # Packets kept for retransmission: over two seconds at 2 Mbit/s. Only headers cost memory a viewer.
 HISTORY_PACKETS = 512
+# A path that cannot carry the stream must not be given it several times over. What was sent earns half as
+# much for sending again; what is saved up covers an outage of over a second.
+RESEND_SHARE = 0.5
+MOST_RESEND_CREDIT = HISTORY_PACKETS * 1200
+RESEND_GAP_S = 0.01
 
 _HEADER = struct.Struct("!BBHII")
 _EXTENDED, _MARKER = 0x90, 0x80
@@ -50,6 +56,8 @@ class RtpStream:
         self._sequence = secrets.randbelow(1 << 15)
         self._rtx_sequence = secrets.randbelow(1 << 15)
         self._history: list[tuple[int, bytes, bytes] | None] = [None] * HISTORY_PACKETS
+        self._resent_at = [-inf] * HISTORY_PACKETS
+        self._resend_credit = float(MOST_RESEND_CREDIT)
         self._fixed = _fixed_extensions(format)
         length = len(self._fixed) + (3 if format.abs_send_time_id is not None else 0)
         self._padding = b"\0" * (-length % 4)
@@ -67,17 +75,28 @@ class RtpStream:
             )
             header += extensions
             self._history[sequence % HISTORY_PACKETS] = (sequence, header, payload)
+            self._resent_at[sequence % HISTORY_PACKETS] = -inf
             self._sequence = (sequence + 1) & 0xFFFF
             self.packets += 1
             self.octets += len(payload)
+            self._resend_credit += RESEND_SHARE * len(payload)
             yield header + payload
 
-    def retransmission(self, sequence: int) -> bytes | None:
-        """The packet of that number once more, as RTX (RFC 4588) if negotiated; None if forgotten."""
-        kept = self._history[sequence % HISTORY_PACKETS]
+    def retransmission(self, sequence: int, now: float) -> bytes | None:
+        """The packet of that number once more, as RTX (RFC 4588) if negotiated; None if forgotten.
+
+        Empty where it was sent again just now (``now`` is monotonic), or too much was.
+        """
+        place = sequence % HISTORY_PACKETS
+        kept = self._history[place]
         if kept is None or kept[0] != sequence:
             return None
         _, header, payload = kept
+        self._resend_credit = min(self._resend_credit, MOST_RESEND_CREDIT)
+        if now - self._resent_at[place] < RESEND_GAP_S or self._resend_credit < len(payload):
+            return b""
+        self._resent_at[place] = now
+        self._resend_credit -= len(payload)
         if self.format.rtx_payload_type is None:
             return header + payload
         first, second, _, timestamp, _ = _HEADER.unpack_from(header)

@@ -226,7 +226,7 @@ class _Session:
         self.ladder.viewer.ended = self.end
         self.peer.connected = self._join
         self.peer.failed = self.end
-        self.peer.reported = ladder.report
+        self.peer.reported = self._reported
         self.peer.estimated = ladder.estimate
 
     def end(self, reason: str) -> None:
@@ -257,18 +257,12 @@ class _Session:
 
     def ask(self, height: int | None) -> None:
         """Another size from now on; what has no such size gives the next larger."""
-        try:
-            self.ladder.ask(height)
-        except RuntimeError as error:  # the camera was taken away meanwhile
-            self.end(str(error))
+        self._try(lambda: self.ladder.ask(height))
 
     def _join(self) -> None:
         """The connection stands: the viewer gets its first picture at once."""
         self._connected = True
-        try:
-            self.ladder.join()
-        except RuntimeError as error:  # the camera was taken away meanwhile
-            self.end(str(error))
+        self._try(self.ladder.join)
 
     def _look_after(self) -> None:
         if not self._connected:
@@ -279,11 +273,19 @@ class _Session:
         if silent_s > SILENCE_TIMEOUT_S:
             self.end(f"silent for {SILENCE_TIMEOUT_S:g} s")
         self.ladder.viewer.hold(silent_s > HOLD_AFTER_S)
-        try:
-            self.ladder.look_after()
-        except RuntimeError as error:  # the camera was taken away meanwhile
-            self.end(str(error))
+        self._try(self.ladder.look_after)
         self.peer.report()
+
+    def _reported(self, lost: float, round_trip_s: float | None) -> None:
+        self.ladder.report(lost, round_trip_s)
+        self._try(self.ladder.look_after)
+
+    def _try(self, move: Callable[[], None]) -> None:
+        """Between hubs of a camera that may have been taken away meanwhile."""
+        try:
+            move()
+        except RuntimeError as error:
+            self.end(str(error))
 
 
 def _boxes(given: str) -> Boxes:

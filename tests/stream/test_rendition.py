@@ -186,7 +186,7 @@ async def test_a_viewer_goes_down_and_comes_back_with_one_clock(monkeypatch: pyt
     await play(4, 0.0)
     await play(5, 0.5)  # half of it gets through: 90 lines take 0.35 of the bits, 120 lines 0.54
     assert sizes[-1] == 90
-    await play(4, 0.5)
+    await play(9, 0.5)
     assert viewer.keyframes_only
     units = len(viewer.units)
     await play(2, 0.0)

@@ -12,7 +12,14 @@ from aiortc.rtp import RtpPacket, unpack_header_extensions
 from stream.encode import EncodedUnit
 from stream.errors import DeviceUnavailable
 from stream.webrtc import aiortc_adapter
-from stream.webrtc.rtp import HISTORY_PACKETS, RtpFormat, RtpStream, ntp_time
+from stream.webrtc.rtp import (
+    HISTORY_PACKETS,
+    MOST_RESEND_CREDIT,
+    RESEND_GAP_S,
+    RtpFormat,
+    RtpStream,
+    ntp_time,
+)
 
 
 def _stream(**negotiated: Any) -> RtpStream:
@@ -52,8 +59,8 @@ def test_history_is_long_and_bounded(rtx_payload_type: int | None) -> None:
     for number in range(HISTORY_PACKETS + 10):
         unit = EncodedUnit((number.to_bytes(4, "big"),), number, False, 0.0, 4)
         sent += [RtpPacket.parse(data) for data in stream.packetised(unit, 0.0)]
-    assert stream.retransmission(sent[9].sequence_number) is None
-    again = stream.retransmission(sent[10].sequence_number)
+    assert stream.retransmission(sent[9].sequence_number, 0.0) is None
+    again = stream.retransmission(sent[10].sequence_number, 0.0)
     assert again is not None
     packet = RtpPacket.parse(again)
     assert (packet.timestamp, packet.marker) == (10, 1)
@@ -103,3 +110,20 @@ def test_another_aiortc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         DeviceUnavailable, match=r"aiortc 1\.17\.0 is installed, but lookout works with 1\.16\."
     ):
         aiortc_adapter.check_version()
+
+
+def test_what_is_sent_again_is_bounded() -> None:
+    stream = _stream()
+    unit = EncodedUnit((bytes(1000),) * 100, 0, True, 0.0, 100_000)
+    numbers = [RtpPacket.parse(data).sequence_number for data in stream.packetised(unit, 0.0)]
+    assert stream.retransmission(numbers[0], 1.0)
+    assert stream.retransmission(numbers[0], 1.0 + RESEND_GAP_S / 2) == b"", "it is still on its way"
+    again, now = 0, 2.0
+    for _ in range(50):
+        now += 1
+        again += sum(len(stream.retransmission(number, now) or b"") for number in numbers)
+    assert MOST_RESEND_CREDIT * 0.9 < again < MOST_RESEND_CREDIT * 1.2, (
+        "a path that carries nothing gets no more"
+    )
+    list(stream.packetised(unit, 0.0))
+    assert 40 <= sum(stream.retransmission(number, now + 1) != b"" for number in numbers) <= 60
