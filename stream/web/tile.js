@@ -18,6 +18,7 @@ export const WORDS = {
 
 const SETTLED_MS = 200;
 const FROZEN_AFTER_MS = 3000; // and at least so many
+const STARVED_AFTER_MS = 12000; // where bytes come but no picture: the server sends less in a moment
 const FROZEN_AFTER_FRAMES = 5;
 
 export class Tile {
@@ -32,6 +33,7 @@ export class Tile {
   #reason = "";
   #connectedAt = 0;
   #reading = false;
+  #receiving = false;
   #settling = 0;
 
   /**
@@ -131,7 +133,9 @@ export class Tile {
     if (!peer || this.#reading) return;
     this.#reading = true;
     try {
-      this.#figures(await this.#meter.read(peer));
+      const figures = await this.#meter.read(peer);
+      this.#receiving = figures.kbps > 0;
+      this.#figures(figures);
     } finally {
       this.#reading = false;
     }
@@ -207,7 +211,8 @@ export class Tile {
     if (state !== "live" || this.#connection !== "connected" || document.hidden) return false;
     const rate = overlay === "exact" ? detect_fps : fps;
     const silentMs = Math.min(this.#meter.silentMs, performance.now() - this.#connectedAt);
-    return silentMs > Math.max(FROZEN_AFTER_MS, (1000 * FROZEN_AFTER_FRAMES) / (rate || 1));
+    const leastMs = this.#receiving ? STARVED_AFTER_MS : FROZEN_AFTER_MS;
+    return silentMs > Math.max(leastMs, (1000 * FROZEN_AFTER_FRAMES) / (rate || 1));
   }
 
   #figures({ fps, codec, width, height, kbps, roundTripMs, displayMs, lost }) {
