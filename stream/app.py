@@ -15,6 +15,7 @@ from export.catalogue import resolve_model
 from export.convert import ensure_contract
 from stream.config import AppConfig, ServerConfig
 from stream.detector import Detector
+from stream.encode import check_h264
 from stream.errors import UsageError, redact
 from stream.pipeline import Pipeline
 from stream.server import create_app
@@ -33,6 +34,9 @@ def watch(config: AppConfig, say: Say) -> None:
     """
     for camera in config.cameras.values():
         source_kind(camera.source)  # a misspelt source is said now; one that is down may come up later
+    if config.encoder.h264 != "libx264":
+        check_h264(config.encoder.h264)
+        say(f"encoder {config.encoder.h264} (as asked)")
     listener = listen(config.server)
     try:
         detector = open_detector(config, say)

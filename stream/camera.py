@@ -134,6 +134,7 @@ class Camera:
                     rendition,
                     Annotator(self._names).draw,
                     bitrate=self._encoder.bitrate_kbps * 1000,
+                    h264=self._encoder.h264,
                     lossless=self.config.pace == "lossless",
                 )
             return self._hubs[rendition]

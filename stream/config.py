@@ -132,8 +132,11 @@ class EncoderConfig(_Section):
     """What viewers receive.
 
     ``bitrate_kbps`` is for pictures of the camera's own size. ``heights`` are the smaller ones, in pixels, that
-    viewers may ask for, and are given where their network cannot carry more; they get fewer bits.
+    viewers may ask for, and are given where their network cannot carry more; they get fewer bits. ``h264`` is
+    what makes H.264, by FFmpeg's name.
     """
+
+    h264: Literal["libx264", "h264_nvenc", "h264_v4l2m2m"] = "libx264"
 
     bitrate_kbps: Annotated[int, Field(ge=100, le=50_000)] = 2000
     heights: Annotated[tuple[RenditionHeight, ...], Field(max_length=8)] = (1080, 720, 360, 180)

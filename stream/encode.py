@@ -16,6 +16,7 @@ from typing import Literal, Protocol, cast
 import cv2
 import numpy as np
 from av import CodecContext, VideoCodecContext, VideoFrame
+from av.codec.codec import UnknownCodecError
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
@@ -25,6 +26,8 @@ from stream.planes import LIMITED_RANGE, blank_like, is_full_range, views
 from stream.webrtc.payload import packetise_h264, packetise_vp8
 
 Codec = Literal["h264", "vp8"]
+H264Name = Literal["libx264", "h264_nvenc", "h264_v4l2m2m"]
+"""What makes H.264, by FFmpeg's name."""
 
 CLOCK_HZ = 90_000
 NOMINAL_FRAME_RATE = 30.0
@@ -32,6 +35,25 @@ NOMINAL_FRAME_RATE = 30.0
 RATE_BUFFER_S = 0.3
 # Rate control counts pictures, not seconds, so it must know the rate; beyond this factor it is told anew.
 RATE_TOLERANCE = 1.5
+_LONG_GOP = 1 << 16  # pictures; keyframes come when they are asked for
+# One picture in, one out, at once; a forced keyframe is an IDR; parameter sets come with each.
+_HARDWARE: dict[str, dict[str, str]] = {
+    "h264_nvenc": {
+        "preset": "p2",
+        "tune": "ull",
+        "rc": "cbr",
+        "zerolatency": "1",
+        "delay": "0",
+        "forced-idr": "1",
+        "profile": "baseline",
+    },
+    "h264_v4l2m2m": {},
+}
+_REMEDIES = {
+    "libx264": "install PyAV's own wheel",
+    "h264_nvenc": "install the NVIDIA driver (570 or later) on a machine with NVENC",
+    "h264_v4l2m2m": "run on a machine whose kernel has a V4L2 encoder, such as a Raspberry Pi up to 4",
+}
 LARGEST_SIDE = 16382  # even, and the most that both libx264 (16384) and libvpx (16383) take
 MOST_PIXELS_A_THREAD = 1920 * 1088
 MOST_THREADS = 4
@@ -140,6 +162,8 @@ class _LibavEncoder:
             context.color_primaries = picture.color_primaries
             context.color_trc = picture.color_trc
             context.open()
+        except UnknownCodecError as error:
+            raise self._refusal(picture, "this FFmpeg does not have it") from error
         except FFmpegError as error:
             raise self._refusal(picture, error.strerror or str(error)) from error
         return context
@@ -174,9 +198,17 @@ class _LibavEncoder:
 
 
 class H264Encoder(_LibavEncoder):
-    """x264, constrained baseline: what every browser and player decodes."""
+    """Constrained baseline: what every browser and player decodes. By x264, or by hardware."""
+
+    def __init__(
+        self, bitrate: int, frame_rate: float = NOMINAL_FRAME_RATE, name: H264Name = "libx264"
+    ) -> None:
+        super().__init__(bitrate, frame_rate)
+        self._name = name
 
     def _configured(self, width: int, height: int) -> VideoCodecContext:
+        if self._name != "libx264":
+            return self._hardware()
         context = _context("libx264")
         context.profile = "Baseline"
         # Slices in several threads cost a tenth more, and cores that detection wants: for large pictures only.
@@ -189,6 +221,16 @@ class H264Encoder(_LibavEncoder):
             "maxrate": str(self.bitrate),
             "bufsize": str(int(self.bitrate * RATE_BUFFER_S)),
             "x264-params": "keyint=infinite:scenecut=0:repeat-headers=1",
+        }
+        return context
+
+    def _hardware(self) -> VideoCodecContext:
+        context = _context(self._name)
+        context.gop_size = _LONG_GOP
+        context.options = {
+            **_HARDWARE[self._name],
+            "maxrate": str(self.bitrate),
+            "bufsize": str(int(self.bitrate * RATE_BUFFER_S)),
         }
         return context
 
@@ -229,9 +271,30 @@ class VP8Encoder(_LibavEncoder):
         return packetise_vp8(data, self._picture_id)
 
 
-def make_encoder(codec: Codec, bitrate: int, frame_rate: float = NOMINAL_FRAME_RATE) -> Encoder:
+def make_encoder(
+    codec: Codec, bitrate: int, frame_rate: float = NOMINAL_FRAME_RATE, h264: H264Name = "libx264"
+) -> Encoder:
     """The encoder for ``codec`` at ``bitrate`` bits a second; ``frame_rate`` is a first guess."""
-    return H264Encoder(bitrate, frame_rate) if codec == "h264" else VP8Encoder(bitrate, frame_rate)
+    return H264Encoder(bitrate, frame_rate, h264) if codec == "h264" else VP8Encoder(bitrate, frame_rate)
+
+
+def check_h264(name: H264Name) -> None:
+    """Encode one picture with it.
+
+    Raises:
+        DeviceUnavailable: it does not work here; says the remedy.
+    """
+    picture = VideoFrame(640, 480, "yuv420p")
+    for plane, level in zip(views(picture), (16, 128, 128), strict=True):
+        plane[:] = level
+    try:
+        H264Encoder(1_000_000, name=name).encode(picture, 0, True, 0.0)
+    except (DeviceUnavailable, RuntimeError) as error:
+        cause = error.__cause__
+        reason = f"FFmpeg cannot open it here ({cause.strerror})" if isinstance(cause, FFmpegError) else error
+        raise DeviceUnavailable(
+            f"encoder.h264: {name} was asked for, but {reason}; {_REMEDIES[name]}, or use libx264"
+        ) from error
 
 
 def encodable(picture: VideoFrame) -> VideoFrame:

@@ -1,20 +1,18 @@
 """The one file that touches aiortc's and aioice's private names. A test lists them all.
 
 aiortc does what is slow to write and quick to run: SDP, ICE, DTLS. What runs for each packet is
-ours: ``_Sender`` stands where aiortc's own RTCRtpSender would, numbers the hub's ready-made
-payloads, encrypts them and hands them to the socket, all without a task or an await.
+ours: ``_Sender`` stands where aiortc's own RTCRtpSender would, and gives packets of the ``RtpSender``
+(``sender.py``), encrypted, straight to the socket that ICE chose.
 ``PacketCounter``, which only the benchmark of viewers uses, is here because it reaches in as well.
 Knows nothing of cameras, hubs or HTTP.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import aiortc
@@ -29,30 +27,22 @@ from aiortc import (
 from aiortc.codecs import is_rtx
 from aiortc.exceptions import OperationError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpSendParameters
-from aiortc.rtp import (
-    RTCP_PSFB_APP,
-    RTCP_PSFB_FIR,
-    RTCP_PSFB_PLI,
-    RTCP_RTPFB_NACK,
-    RtcpByePacket,
-    RtcpPsfbPacket,
-    RtcpReceiverInfo,
-    RtcpRrPacket,
-    RtcpRtpfbPacket,
-    RtcpSdesPacket,
-    RtcpSenderInfo,
-    RtcpSourceInfo,
-    RtcpSrPacket,
-    unpack_remb_fci,
-)
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from aiortc.stats import RTCStatsReport
 
-from stream.encode import CLOCK_HZ, Codec, EncodedUnit
+from stream.encode import CLOCK_HZ, Codec
 from stream.errors import DeviceUnavailable, SignallingError
 from stream.webrtc.ice import IceServer
-from stream.webrtc.rtp import ABS_SEND_TIME, MID, PLAYOUT_DELAY, RtpFormat, RtpStream, ntp_time
+from stream.webrtc.rtp import (
+    ABS_CAPTURE_TIME,
+    ABS_SEND_TIME,
+    MID,
+    PLAYOUT_DELAY,
+    RtpFormat,
+    RtpStream,
+)
 from stream.webrtc.sdp import Trickled
+from stream.webrtc.sender import RtpSender
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -60,10 +50,7 @@ log = logging.getLogger(__name__)
 AIORTC_SERIES = "1.16."
 SENDER_SLOT = "_RTCRtpTransceiver__sender"
 LOOPBACK = "127.0.0.1"
-# A socket that is full is tried again after this; the viewer's queue holds what waits.
-FULL_SOCKET_RETRY_S = 0.005
 GATHER_TIMEOUT_S = 1.5
-REPORTS_REMEMBERED = 16
 _MARKER = 0x80  # of the RTP header: the last packet of a picture
 
 
@@ -98,7 +85,7 @@ class Peer:
     @property
     def packets_sent(self) -> int:
         """For tests: a viewer in a frozen process cannot say what it was sent."""
-        return self._sender.packets_sent
+        return self._sender.rtp.stream.packets if self._sender.rtp else 0
 
     async def answer(self, offer: str, codec: Codec) -> str:
         """Take a viewer's offer and answer it with ``codec``; ICE starts.
@@ -135,7 +122,8 @@ class Peer:
 
     def report(self) -> None:
         """Send an RTCP sender report; call it about once a second."""
-        self._sender.report()
+        if self._sender.rtp is not None:
+            self._sender.rtp.report()
 
     async def close(self) -> None:
         """Say BYE and let go of sockets. Closing twice is harmless."""
@@ -148,7 +136,10 @@ class Peer:
 
 
 class _Sender:
-    """Takes the place of a transceiver's RTCRtpSender and offers the surface aiortc uses of it."""
+    """Takes the place of a transceiver's RTCRtpSender and offers the surface aiortc uses of it.
+
+    It is the ``Wire`` of the ``RtpSender`` that does the work.
+    """
 
     kind = "video"
     track = None
@@ -156,6 +147,7 @@ class _Sender:
     def __init__(self, viewer: Viewer, transceiver: RTCRtpTransceiver, peer: Peer) -> None:
         replaced = transceiver.sender
         self.heard_at = time.monotonic()
+        self.rtp: RtpSender | None = None
         self._viewer = viewer
         self._transceiver = transceiver
         self._peer = peer
@@ -163,23 +155,15 @@ class _Sender:
         self._ssrc, self._rtx_ssrc = replaced._ssrc, replaced._rtx_ssrc
         self._stream_id, self._track_id = replaced._stream_id, str(uuid.uuid4())
         self._enabled = True
-        self._cname = ""
-        self._newest: EncodedUnit | None = None  # that is no repeat
-        self._stream: RtpStream | None = None
-        self._retry: asyncio.TimerHandle | None = None
-        self._reported_at: dict[int, float] = {}  # by what receivers repeat of a report
         setattr(transceiver, SENDER_SLOT, self)
 
-    @property
-    def packets_sent(self) -> int:
-        return self._stream.packets if self._stream else 0
-
     def accept_extensions(self, offer: str) -> None:
-        """Answer with playout-delay where it is offered; aiortc does not know it."""
+        """Answer with playout-delay and abs-capture-time where they are offered; aiortc does not know them."""
         for media in SessionDescription.parse(offer).media:
             if media.rtp.muxId == self._transceiver.mid:
-                offered = [e for e in media.rtp.headerExtensions if e.uri == PLAYOUT_DELAY and e.id < 15]
-                self._transceiver._headerExtensions = [*self._transceiver._headerExtensions, *offered[:1]]
+                offered = {e.uri: e for e in media.rtp.headerExtensions if e.id < 15}
+                ours = [offered[uri] for uri in (PLAYOUT_DELAY, ABS_CAPTURE_TIME) if uri in offered]
+                self._transceiver._headerExtensions = [*self._transceiver._headerExtensions, *ours]
 
     # What aiortc calls
 
@@ -192,123 +176,54 @@ class _Sender:
 
     async def send(self, parameters: RTCRtpSendParameters) -> None:
         """ICE and DTLS are up: from now on packets flow."""
-        if self._stream is not None:
+        if self.rtp is not None:
             return
-        self._cname = parameters.rtcp.cname or ""
-        self._stream = RtpStream(_format(parameters, self._ssrc, self._rtx_ssrc))
+        stream = RtpStream(_format(parameters, self._ssrc, self._rtx_ssrc))
+        self.rtp = RtpSender(self._viewer, stream, self, parameters.rtcp.cname or "")
+        self.rtp.failed = lambda reason: self._peer.failed(reason)
+        self.rtp.reported = lambda lost, round_trip_s: self._peer.reported(lost, round_trip_s)
+        self.rtp.estimated = lambda bits_per_s, octets: self._peer.estimated(bits_per_s, octets)
         self._transport._register_rtp_sender(self, parameters)
         self._listen()
         self.heard_at = time.monotonic()
-        self._viewer.wake = self._drain
         self._peer.connected()
 
     async def stop(self) -> None:
-        self._viewer.wake = lambda: None
-        if self._retry is not None:
-            self._retry.cancel()
-        if self._stream is not None:
+        if self.rtp is not None:
             self._transport._unregister_rtp_sender(self)
-            self._send_rtcp(bytes(RtcpByePacket(sources=[self._ssrc])))
+            self.rtp.stop()
 
     async def getStats(self) -> RTCStatsReport:  # noqa: N802
         return RTCStatsReport()
 
     async def _handle_rtcp_packet(self, packet: Any) -> None:
-        """Every RTCP packet about our stream (reports, NACK, PLI, FIR, REMB)."""
+        """Every RTCP packet about our stream."""
         self.heard_at = time.monotonic()
-        if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            self._retransmit(packet.lost)
-        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
-            self._viewer.request_keyframe()
-        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
-            with suppress(ValueError):  # not every application message is a REMB
-                self._peer.estimated(
-                    unpack_remb_fci(packet.fci)[0], self._stream.octets if self._stream else 0
-                )
-        elif isinstance(packet, RtcpRrPacket):
-            for report in packet.reports:
-                if report.ssrc == self._ssrc:
-                    self._peer.reported(report.fraction_lost / 256, self._round_trip_s(report))
+        if self.rtp is not None:
+            self.rtp.hear(packet)
 
-    # What is ours
+    # What the RtpSender calls
 
-    def report(self) -> None:
-        stream, newest = self._stream, self._newest
-        if stream is None or newest is None:
-            return
-        # The instant that the timestamp stands for: receivers can tell how old a picture is.
-        captured = ntp_time(time.time() - (time.monotonic() - newest.captured_at))
-        self._reported_at[captured >> 16 & 0xFFFFFFFF] = time.monotonic()
-        if len(self._reported_at) > REPORTS_REMEMBERED:
-            del self._reported_at[next(iter(self._reported_at))]
-        info = RtcpSenderInfo(
-            ntp_timestamp=captured,
-            rtp_timestamp=newest.timestamp & 0xFFFFFFFF,
-            packet_count=stream.packets & 0xFFFFFFFF,
-            octet_count=stream.octets & 0xFFFFFFFF,
-        )
-        source = RtcpSourceInfo(ssrc=self._ssrc, items=[(1, self._cname.encode())])
-        sender_report = bytes(RtcpSrPacket(ssrc=self._ssrc, sender_info=info))
-        self._send_rtcp(sender_report + bytes(RtcpSdesPacket(chunks=[source])))
+    def is_full(self) -> bool:
+        """True while the kernel refuses packets; asyncio would queue them without a bound.
 
-    def _round_trip_s(self, report: RtcpReceiverInfo) -> float | None:
-        """RFC 3550 section 6.4.1, but by when our report really went: its own time is a picture's."""
-        reported_at = self._reported_at.get(report.lsr)
-        return None if reported_at is None else max(0.0, time.monotonic() - reported_at - report.dlsr / 65536)
+        Asked for by name: in Python 3.11 asyncio's UDP transport is no ``DatagramTransport``. A TURN
+        connection is not a socket of asyncio's and has no such sign.
+        """
+        size = getattr(self._route()[0], "get_write_buffer_size", None)
+        return size is not None and size() > 0
 
-    def _drain(self) -> None:
-        """Send what waits for this viewer. A fault ends this viewer, visibly, and no other."""
-        try:
-            self._send_waiting()
-        except ConnectionError as error:
-            self._peer.failed(str(error))
-        except Exception as error:
-            log.exception("sending to a viewer failed; it is closed")
-            self._peer.failed(f"{type(error).__name__}: {error}")
-
-    def _send_waiting(self) -> None:
-        stream = self._stream
-        assert stream is not None  # wake is set after the stream
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+    def send_packets(self, packets: Iterable[bytes]) -> int:
         socket, address = self._route()
-        protect = self._transport._tx_srtp.protect
-        while True:
-            if _is_full(socket):
-                loop = asyncio.get_running_loop()
-                self._retry = loop.call_later(FULL_SOCKET_RETRY_S, self._drain)
-                return
-            unit = self._viewer.take()
-            if unit is None:
-                return
-            if not unit.repeat:
-                self._newest = unit
-            for packet in stream.packetised(unit, time.time()):
-                socket.sendto(protect(packet), address)
+        protect, count = self._transport._tx_srtp.protect, 0
+        for packet in packets:
+            socket.sendto(protect(packet), address)
+            count += 1
+        return count
 
-    def _retransmit(self, lost: Sequence[int]) -> None:
-        stream = self._stream
-        if stream is None:
-            return
-        now = time.monotonic()
-        packets = [stream.retransmission(sequence, now) for sequence in lost]
-        if None in packets:  # longer gone than we remember: only a keyframe helps
-            self._viewer.request_keyframe()
-            return
+    def send_rtcp(self, packet: bytes) -> None:
         socket, address = self._route()
-        if _is_full(socket):
-            return  # sending more is no help; the viewer asks again
-        for packet in filter(None, packets):
-            socket.sendto(self._transport._tx_srtp.protect(packet), address)
-
-    def _send_rtcp(self, packet: bytes) -> None:
-        try:
-            socket, address = self._route()
-        except ConnectionError:
-            return  # the connection is gone, and with it whoever would have read this
-        if not _is_full(socket):
-            socket.sendto(self._transport._tx_srtp.protect_rtcp(packet), address)
+        socket.sendto(self._transport._tx_srtp.protect_rtcp(packet), address)
 
     def _route(self) -> tuple[Any, tuple[str, int]]:
         """The socket and address that ICE chose."""
@@ -360,6 +275,7 @@ def _format(parameters: RTCRtpSendParameters, ssrc: int, rtx_ssrc: int) -> RtpFo
         mid_id=ids.get(MID) if 0 < len(parameters.muxId) <= 16 else None,
         abs_send_time_id=ids.get(ABS_SEND_TIME),
         playout_delay_id=ids.get(PLAYOUT_DELAY),
+        abs_capture_time_id=ids.get(ABS_CAPTURE_TIME),
     )
 
 
@@ -376,16 +292,6 @@ def _gather_soon(connection: Any, loopback: bool) -> None:
         return await gather(component=component, addresses=addresses, timeout=min(timeout, GATHER_TIMEOUT_S))
 
     connection.get_component_candidates = get_component_candidates
-
-
-def _is_full(socket: Any) -> bool:
-    """True while the kernel refuses packets; asyncio would queue them without a bound.
-
-    Asked for by name: in Python 3.11 asyncio's UDP transport is no ``DatagramTransport``. A TURN
-    connection is not a socket of asyncio's and has no such sign.
-    """
-    size = getattr(socket, "get_write_buffer_size", None)
-    return size is not None and size() > 0
 
 
 class PacketCounter:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from av import VideoFrame
 
-from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, EncodedUnit, make_encoder
+from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, EncodedUnit, H264Name, make_encoder
 from stream.frames import Frame, Tracks
 from stream.latest import Latest
 from stream.planes import Shrinker, writable
@@ -63,6 +63,7 @@ class Hub:
             (``stream/webrtc/sei.py``), in H.264.
         draw: a picture with its tracks drawn; may return the same picture if there is nothing to draw.
         bitrate: bits a second of a picture that is not shrunk.
+        h264: what makes H.264.
         lossless: ``show`` waits for the encoder instead of dropping (offline runs and tests).
 
     ``dropped`` counts pictures offered while somebody watched that were never encoded.
@@ -71,7 +72,14 @@ class Hub:
     """
 
     def __init__(
-        self, name: str, rendition: Rendition, draw: Draw, *, bitrate: int, lossless: bool = False
+        self,
+        name: str,
+        rendition: Rendition,
+        draw: Draw,
+        *,
+        bitrate: int,
+        h264: H264Name = "libx264",
+        lossless: bool = False,
     ) -> None:
         self.name = name
         self.rendition = rendition
@@ -80,6 +88,7 @@ class Hub:
         self.publish_age_s: float | None = None
         self._draw = draw
         self._bitrate = bitrate
+        self._h264 = h264
         self._lossless = lossless
         self._frame_rate = NOMINAL_FRAME_RATE
         self._clock = _RtpClock()
@@ -184,7 +193,7 @@ class _Run:
         self._hub = hub
         self._lossless = hub._lossless
         self._loop = loop
-        self._encoder = make_encoder(hub.rendition.codec, hub._bitrate, hub._frame_rate)
+        self._encoder = make_encoder(hub.rendition.codec, hub._bitrate, hub._frame_rate, hub._h264)
         self._shrinker = Shrinker()
         self._previous: _Shown | None = None
         self._stopping = threading.Event()

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 
 from stream.encode import EncodedUnit
 
+ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 
 # Packets kept for retransmission: over two seconds at 2 Mbit/s. Only headers cost memory a viewer.
 HISTORY_PACKETS = 512
+# What goes out at once; a keyframe is several bursts, so that no small buffer on the way overflows.
+BURST_PACKETS = 16
 # A path that cannot carry the stream must not be given it several times over. What was sent earns half as
 # much for sending again; what is saved up covers an outage of over a second.
 RESEND_SHARE = 0.5
@@ -43,6 +46,7 @@ class RtpFormat:
     mid_id: int | None = None
     abs_send_time_id: int | None = None
     playout_delay_id: int | None = None
+    abs_capture_time_id: int | None = None
 
 
 class RtpStream:
@@ -59,16 +63,26 @@ class RtpStream:
         self._resent_at = [-inf] * HISTORY_PACKETS
         self._resend_credit = float(MOST_RESEND_CREDIT)
         self._fixed = _fixed_extensions(format)
-        length = len(self._fixed) + (3 if format.abs_send_time_id is not None else 0)
+        length = len(self._fixed)
+        length += 4 if format.abs_send_time_id is not None else 0
+        length += 9 if format.abs_capture_time_id is not None else 0
         self._padding = b"\0" * (-length % 4)
         self._words = (length + len(self._padding)) // 4
 
-    def packetised(self, unit: EncodedUnit, unix_s: float) -> Iterator[bytes]:
-        """The RTP packets of one unit, in order; ``unix_s`` is when they are sent."""
+    def packetised(self, unit: EncodedUnit, now: Callable[[], float], captured_at: float) -> Iterator[bytes]:
+        """The RTP packets of one unit, in order, made as they are taken.
+
+        Args:
+            unit: what is sent.
+            now: the time, in seconds since 1970; asked once a burst.
+            captured_at: when the picture was taken, likewise.
+        """
         timestamp = unit.timestamp & 0xFFFFFFFF
-        extensions = self._extensions(unix_s)
         last = len(unit.payloads) - 1
+        extensions = b""
         for number, payload in enumerate(unit.payloads):
+            if number % BURST_PACKETS == 0:
+                extensions = self._extensions(now(), captured_at)
             sequence = self._sequence
             header = self._header(
                 self.format.payload_type, number == last, sequence, timestamp, self.format.ssrc
@@ -114,13 +128,17 @@ class RtpStream:
         first = _EXTENDED if self._words else 0x80
         return _HEADER.pack(first, payload_type | (_MARKER if marker else 0), sequence, timestamp, ssrc)
 
-    def _extensions(self, unix_s: float) -> bytes:
-        """RFC 8285 one-byte header extensions; the only one that changes comes last."""
+    def _extensions(self, unix_s: float, captured_at: float) -> bytes:
+        """RFC 8285 one-byte header extensions; those that change come last."""
         if not self._words:
             return b""
         head = b"\xbe\xde" + self._words.to_bytes(2, "big") + self._fixed
         if self.format.abs_send_time_id is not None:
+            head += bytes((self.format.abs_send_time_id << 4 | 2,))
             head += (ntp_time(unix_s) >> 14 & 0xFFFFFF).to_bytes(3, "big")
+        if self.format.abs_capture_time_id is not None:
+            head += bytes((self.format.abs_capture_time_id << 4 | 7,))
+            head += ntp_time(captured_at).to_bytes(8, "big")
         return head + self._padding
 
 
@@ -130,13 +148,11 @@ def ntp_time(unix_s: float) -> int:
 
 
 def _fixed_extensions(format: RtpFormat) -> bytes:
-    """Everything before the three changing bytes of abs-send-time."""
+    """Those whose values never change."""
     fixed = b""
     if format.mid_id is not None:
         mid = format.mid.encode()
         fixed += bytes((format.mid_id << 4 | len(mid) - 1,)) + mid
     if format.playout_delay_id is not None:
         fixed += bytes((format.playout_delay_id << 4 | 2, 0, 0, 0))  # min = max = 0: show it at once
-    if format.abs_send_time_id is not None:
-        fixed += bytes((format.abs_send_time_id << 4 | 2,))
     return fixed

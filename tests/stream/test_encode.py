@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import cast
 
@@ -20,6 +21,8 @@ from stream.encode import (
     RATE_BUFFER_S,
     Codec,
     EncodedUnit,
+    H264Name,
+    check_h264,
     encodable,
     make_encoder,
 )
@@ -278,3 +281,28 @@ def test_h264_packets_reassemble_to_the_same_nal_units(sizes: tuple[int, ...]) -
 
 def test_nothing_encoded_is_no_packets() -> None:
     assert packetise_h264(b"") == ()
+
+
+def _refusal(name: H264Name) -> str | None:
+    try:
+        check_h264(name)
+    except DeviceUnavailable as error:
+        return str(error)
+    return None
+
+
+def test_x264_is_always_there() -> None:
+    assert _refusal("libx264") is None
+
+
+@pytest.mark.parametrize("name", ["h264_nvenc", "h264_v4l2m2m"])
+def test_a_hardware_encoder_works_or_is_refused_with_the_remedy(name: H264Name) -> None:
+    refusal = _refusal(name)
+    if refusal is not None:
+        assert re.fullmatch(rf"encoder\.h264: {name} was asked for, but .+; .+, or use libx264", refusal)
+        return
+    encoder, decoder = make_encoder("h264", 1_000_000, h264=name), Decoder("h264")
+    for index, picture in enumerate(moving(30, 640, 480)):
+        unit = encoder.encode(picture, 3000 * index, index == 15, 0.0)
+        assert unit.keyframe == (index in (0, 15))
+        assert decoder.decode(unit).width == 640

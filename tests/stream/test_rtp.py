@@ -32,13 +32,15 @@ def _stream(**negotiated: Any) -> RtpStream:
         {},
         {"mid_id": 9},
         {"mid_id": 9, "abs_send_time_id": 2, "playout_delay_id": 5},
+        {"mid_id": 9, "abs_send_time_id": 2, "playout_delay_id": 5, "abs_capture_time_id": 7},
+        {"abs_capture_time_id": 1},
         {"abs_send_time_id": 14},
     ],
 )
 def test_packets_parse_with_another_implementation(negotiated: dict[str, int]) -> None:
     stream = _stream(**negotiated)
     unit = EncodedUnit((b"one", b"two", b"three"), (1 << 32) + 5, True, 0.0, 11)
-    raw = list(stream.packetised(unit, unix_s=1.0e9))
+    raw = list(stream.packetised(unit, lambda: 1.0e9, 0.9e9))
     packets = [RtpPacket.parse(data) for data in raw]
     assert [packet.payload for packet in packets] == [b"one", b"two", b"three"]
     assert [packet.marker for packet in packets] == [0, 0, 1]
@@ -48,7 +50,12 @@ def test_packets_parse_with_another_implementation(negotiated: dict[str, int]) -
         words = int.from_bytes(raw[0][14:16], "big")
         extensions = dict(unpack_header_extensions(0xBEDE, raw[0][16 : 16 + 4 * words]))
         send_time = (ntp_time(1.0e9) >> 14 & 0xFFFFFF).to_bytes(3, "big")
-        expected = {"mid_id": b"0", "abs_send_time_id": send_time, "playout_delay_id": b"\0\0\0"}
+        expected = {
+            "mid_id": b"0",
+            "abs_send_time_id": send_time,
+            "playout_delay_id": b"\0\0\0",
+            "abs_capture_time_id": ntp_time(0.9e9).to_bytes(8, "big"),
+        }
         assert extensions == {number: expected[name] for name, number in negotiated.items()}
 
 
@@ -58,7 +65,7 @@ def test_history_is_long_and_bounded(rtx_payload_type: int | None) -> None:
     sent = []
     for number in range(HISTORY_PACKETS + 10):
         unit = EncodedUnit((number.to_bytes(4, "big"),), number, False, 0.0, 4)
-        sent += [RtpPacket.parse(data) for data in stream.packetised(unit, 0.0)]
+        sent += [RtpPacket.parse(data) for data in stream.packetised(unit, lambda: 0.0, 0.0)]
     assert stream.retransmission(sent[9].sequence_number, 0.0) is None
     again = stream.retransmission(sent[10].sequence_number, 0.0)
     assert again is not None
@@ -115,7 +122,7 @@ def test_another_aiortc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_sent_again_is_bounded() -> None:
     stream = _stream()
     unit = EncodedUnit((bytes(1000),) * 100, 0, True, 0.0, 100_000)
-    numbers = [RtpPacket.parse(data).sequence_number for data in stream.packetised(unit, 0.0)]
+    numbers = [RtpPacket.parse(data).sequence_number for data in stream.packetised(unit, lambda: 0.0, 0.0)]
     assert stream.retransmission(numbers[0], 1.0)
     assert stream.retransmission(numbers[0], 1.0 + RESEND_GAP_S / 2) == b"", "it is still on its way"
     again, now = 0, 2.0
@@ -125,5 +132,5 @@ def test_what_is_sent_again_is_bounded() -> None:
     assert MOST_RESEND_CREDIT * 0.9 < again < MOST_RESEND_CREDIT * 1.2, (
         "a path that carries nothing gets no more"
     )
-    list(stream.packetised(unit, 0.0))
+    list(stream.packetised(unit, lambda: 0.0, 0.0))
     assert 40 <= sum(stream.retransmission(number, now + 1) != b"" for number in numbers) <= 60

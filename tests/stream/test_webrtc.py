@@ -274,10 +274,10 @@ async def test_a_sender_that_breaks_ends_its_session_visibly(
             await peer.wait_for(lambda peer: peer.pictures >= 5)
         session = next(iter(app.service._sessions.values()))
 
-        def packetised(unit: EncodedUnit, unix_s: float) -> Any:
+        def packetised(unit: EncodedUnit, now: Any, captured_at: float) -> Any:
             raise ArithmeticError("a bug of ours")
 
-        monkeypatch.setattr(session.peer._sender._stream, "packetised", packetised)
+        monkeypatch.setattr(session.peer._sender.rtp.stream, "packetised", packetised)
         await until(lambda: app.sessions == 1)
         assert "a bug of ours" in caplog.text
         pictures = other.pictures
