@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -157,3 +158,21 @@ def test_a_port_in_use_is_one_clear_error() -> None:
         pytest.raises(UsageError, match="choose another with --port"),
     ):
         listen(ServerConfig(port=taken.getsockname()[1]))
+
+
+async def test_answers_are_not_held_up_by_nagles_algorithm() -> None:
+    """asyncio turns it off only for sockets that name their protocol."""
+    listener = listen(ServerConfig(port=0))
+    delays: list[int] = []
+
+    def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    server = await asyncio.start_server(greet, sock=listener)
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    await reader.read()
+    writer.close()
+    server.close()
+    assert delays == [1]
