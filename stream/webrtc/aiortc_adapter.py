@@ -43,6 +43,7 @@ from stream.webrtc.rtp import (
 )
 from stream.webrtc.sdp import Trickled
 from stream.webrtc.sender import RtpSender
+from stream.webrtc.udp import Batches
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ class _Sender:
         self._ssrc, self._rtx_ssrc = replaced._ssrc, replaced._rtx_ssrc
         self._stream_id, self._track_id = replaced._stream_id, str(uuid.uuid4())
         self._enabled = True
+        self._batches = Batches()
         setattr(transceiver, SENDER_SLOT, self)
 
     def accept_extensions(self, offer: str) -> None:
@@ -215,11 +217,10 @@ class _Sender:
 
     def send_packets(self, packets: Iterable[bytes]) -> int:
         socket, address = self._route()
-        protect, count = self._transport._tx_srtp.protect, 0
-        for packet in packets:
-            socket.sendto(protect(packet), address)
-            count += 1
-        return count
+        protect = self._transport._tx_srtp.protect
+        protected = [protect(packet) for packet in packets]
+        self._batches.send(socket, protected, address)
+        return len(protected)
 
     def send_rtcp(self, packet: bytes) -> None:
         socket, address = self._route()
