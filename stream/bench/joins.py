@@ -29,7 +29,8 @@ from stream.bench.drain import OneHub
 from stream.bench.viewers import BITRATE, join, play, receive
 from stream.errors import LookoutError
 from stream.webrtc.hub import Hub
-from stream.webrtc.whep import SILENCE_TIMEOUT_S, WhepService
+from stream.webrtc.sessions import SILENCE_TIMEOUT_S
+from stream.webrtc.whep import WhepService
 
 JOINS = 1000
 A_PROCESS = 10

@@ -36,10 +36,10 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av import VideoFrame
 from fastapi import FastAPI
 
+from stream.bench.counter import PacketCounter
 from stream.bench.drain import OneHub, Recorder
 from stream.errors import LookoutError
 from stream.frames import Frame, Tracks
-from stream.webrtc.aiortc_adapter import PacketCounter
 from stream.webrtc.hub import Hub
 from stream.webrtc.whep import WhepService
 

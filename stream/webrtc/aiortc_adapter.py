@@ -3,42 +3,38 @@
 aiortc does what is slow to write and quick to run: SDP, ICE, DTLS. What runs for each packet is
 ours: ``_Sender`` stands where aiortc's own RTCRtpSender would, and gives packets of the ``RtpSender``
 (``sender.py``), encrypted, straight to the socket that ICE chose.
-``PacketCounter``, which only the benchmark of viewers uses, is here because it reaches in as well.
+The other way round, aiortc receives a publisher's packets and ``PublisherPeer`` hands them on.
 Knows nothing of cameras, hubs or HTTP.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import aiortc
 from aiortc import (
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
-    RTCRtpSender,
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc.codecs import is_rtx
 from aiortc.exceptions import OperationError
-from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpSendParameters
+from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from aiortc.stats import RTCStatsReport
 
-from stream.encode import CLOCK_HZ, Codec
+from stream.encode import Codec
 from stream.errors import DeviceUnavailable, SignallingError
+from stream.webrtc.formats import preferences, rtp_format
 from stream.webrtc.ice import IceServer
 from stream.webrtc.rtp import (
     ABS_CAPTURE_TIME,
-    ABS_SEND_TIME,
-    MID,
     PLAYOUT_DELAY,
-    RtpFormat,
     RtpStream,
 )
 from stream.webrtc.sdp import Trickled
@@ -46,55 +42,49 @@ from stream.webrtc.sender import RtpSender
 from stream.webrtc.udp import Batches
 from stream.webrtc.viewer import Viewer
 
-log = logging.getLogger(__name__)
-
 AIORTC_SERIES = "1.16."
 SENDER_SLOT = "_RTCRtpTransceiver__sender"
+JITTER_SLOT = "_RTCRtpReceiver__jitter_buffer"
 LOOPBACK = "127.0.0.1"
 GATHER_TIMEOUT_S = 1.5
-_MARKER = 0x80  # of the RTP header: the last packet of a picture
+
+Take = Callable[[int, int, bool, bytes], bool]
+"""A packet's sequence number, timestamp, marker and data -> whether a keyframe is needed."""
 
 
 class Peer:
-    """One viewer's connection.
+    """One connection, with one video that goes one way.
 
     ``connected`` is called once, when packets can flow. ``failed`` is called when it is over, with
-    the reason; not after ``close``. ``reported`` is called with the fraction of packets that the viewer lost and
-    the round trip in seconds (None: it does not tell); ``estimated`` with the bits a second that it thinks
-    possible and the octets of payload sent so far.
+    the reason; not after ``close``.
     """
 
-    def __init__(self, viewer: Viewer, *, loopback_only: bool, ice_servers: Sequence[IceServer] = ()) -> None:
+    def __init__(
+        self, direction: Literal["sendonly", "recvonly"], loopback_only: bool, servers: Sequence[IceServer]
+    ) -> None:
         check_version()
         self.connected: Callable[[], None] = lambda: None
         self.failed: Callable[[str], None] = lambda reason: None
-        self.reported: Callable[[float, float | None], None] = lambda lost, round_trip_s: None
-        self.estimated: Callable[[int, int], None] = lambda bits_per_s, octets_sent: None
+        self.heard_at = time.monotonic()
         # An empty list, not None: None asks a public STUN server.
-        servers = [RTCIceServer(list(each.urls), each.username, each.credential) for each in ice_servers]
-        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        known = [RTCIceServer(list(each.urls), each.username, each.credential) for each in servers]
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=known))
         self._loopback_only = loopback_only
-        self._transceiver = self._connection.addTransceiver("video", direction="sendonly")
-        self._sender = _Sender(viewer, self._transceiver, self)
+        self._transceiver = self._connection.addTransceiver("video", direction=direction)
         self._connection.on("connectionstatechange", self._on_state)
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the viewer was last heard (RTCP or a connectivity check)."""
-        return time.monotonic() - self._sender.heard_at
-
-    @property
-    def packets_sent(self) -> int:
-        """For tests: a viewer in a frozen process cannot say what it was sent."""
-        return self._sender.rtp.stream.packets if self._sender.rtp else 0
+        """Seconds since the other side was last heard (media, RTCP or a connectivity check)."""
+        return time.monotonic() - self.heard_at
 
     async def answer(self, offer: str, codec: Codec) -> str:
-        """Take a viewer's offer and answer it with ``codec``; ICE starts.
+        """Take an offer and answer it with ``codec``; ICE starts.
 
         Raises:
             SignallingError: 400 for an offer that cannot be used, 406 for one without ``codec``.
         """
-        self._transceiver.setCodecPreferences(_preferences(codec))
+        self._transceiver.setCodecPreferences(preferences(codec))
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         except OperationError as error:
@@ -102,9 +92,11 @@ class Peer:
         except Exception as error:  # whatever aiortc's parser trips over, it is the offer's fault
             reason = str(error)[:200] or type(error).__name__
             raise SignallingError(f"this offer cannot be used: {reason}", 400) from error
-        self._sender.accept_extensions(offer)
         for transceiver in self._connection.getTransceivers():
+            if transceiver is not self._transceiver:
+                transceiver.direction = "inactive"  # sound would be decoded and never fetched
             _gather_soon(transceiver.receiver.transport.transport._connection, self._loopback_only)
+        self._accept(offer)
         await self._connection.setLocalDescription()
         return str(self._connection.localDescription.sdp)
 
@@ -121,19 +113,101 @@ class Peer:
         candidate.sdpMid = trickled.mid
         await self._connection.addIceCandidate(candidate)
 
-    def report(self) -> None:
-        """Send an RTCP sender report; call it about once a second."""
-        if self._sender.rtp is not None:
-            self._sender.rtp.report()
-
     async def close(self) -> None:
         """Say BYE and let go of sockets. Closing twice is harmless."""
         self.failed = lambda reason: None
         await self._connection.close()
 
+    def _accept(self, offer: str) -> None:
+        """The offer has been taken; the answer to it has not been made yet."""
+
+    @property
+    def _ice(self) -> Any:
+        return self._transceiver.receiver.transport.transport._connection
+
     def _on_state(self) -> None:
-        if self._connection.connectionState in ("failed", "closed"):
+        if self._transceiver.receiver.transport.state == "failed":
+            self.failed("the DTLS handshake failed: its certificate or ciphers are none of ours")
+        elif self._connection.connectionState in ("failed", "closed"):
             self.failed(f"connection {self._connection.connectionState}")
+
+    def connect(self) -> None:
+        """Packets can flow. From now on each authenticated connectivity check is noted: a viewer of a
+        dead camera sends nothing else."""
+        connection = self._ice
+        handle = connection.check_incoming
+
+        def check_incoming(message: Any, address: Any, protocol: Any) -> None:
+            self.heard_at = time.monotonic()
+            handle(message, address, protocol)
+
+        connection.check_incoming = check_incoming
+        self.heard_at = time.monotonic()
+        self.connected()
+
+
+class ViewerPeer(Peer):
+    """A viewer's connection: what the hub puts in its queue is sent.
+
+    ``reported`` is called with the fraction of packets that the viewer lost and the round trip in
+    seconds (None: it does not tell); ``estimated`` with the bits a second that it thinks possible and
+    the octets of payload sent so far.
+    """
+
+    def __init__(self, viewer: Viewer, *, loopback_only: bool, ice_servers: Sequence[IceServer] = ()) -> None:
+        super().__init__("sendonly", loopback_only, ice_servers)
+        self.reported: Callable[[float, float | None], None] = lambda lost, round_trip_s: None
+        self.estimated: Callable[[int, int], None] = lambda bits_per_s, octets_sent: None
+        self._sender = _Sender(viewer, self._transceiver, self)
+
+    @property
+    def packets_sent(self) -> int:
+        """For tests: a viewer in a frozen process cannot say what it was sent."""
+        return self._sender.rtp.stream.packets if self._sender.rtp else 0
+
+    def report(self) -> None:
+        """Send an RTCP sender report; call it about once a second."""
+        if self._sender.rtp is not None:
+            self._sender.rtp.report()
+
+    def _accept(self, offer: str) -> None:
+        self._sender.accept_extensions(offer)
+
+
+class PublisherPeer(Peer):
+    """A publisher's connection: its packets go to ``take``, in the order in which they come.
+
+    aiortc's receiver asks for lost packets again, reports, and estimates the bandwidth. Putting the
+    packets together is ours (``stream/webrtc/assemble.py``): its jitter buffer holds each picture
+    back until the next one begins, and its decoder's queue has no bound.
+    """
+
+    def __init__(self, take: Take, *, loopback_only: bool, ice_servers: Sequence[IceServer] = ()) -> None:
+        super().__init__("recvonly", loopback_only, ice_servers)
+        self._take = take
+        receiver = self._transceiver.receiver
+        setattr(receiver, JITTER_SLOT, self)
+        self._handle_rtcp = receiver._handle_rtcp_packet
+        receiver._handle_rtcp_packet = self._rtcp  # type: ignore[method-assign]
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        """What aiortc calls for each packet: (whether it is to ask for a keyframe, never a picture)."""
+        self.heard_at = time.monotonic()
+        return self._take(packet.sequence_number, packet.timestamp, bool(packet.marker), packet._data), None
+
+    def _accept(self, offer: str) -> None:
+        # FFmpeg answers no checks of consent (RFC 7675), which would end its session after 30 s. What comes
+        # from a publisher is authenticated and shows the same, and silence ends the session sooner.
+        self._ice.query_consent = _for_ever
+
+    async def _rtcp(self, packet: Any) -> None:
+        self.heard_at = time.monotonic()
+        await self._handle_rtcp(packet)
+
+    def _on_state(self) -> None:
+        if self._connection.connectionState == "connected":
+            self.connect()
+        super()._on_state()
 
 
 class _Sender:
@@ -145,9 +219,8 @@ class _Sender:
     kind = "video"
     track = None
 
-    def __init__(self, viewer: Viewer, transceiver: RTCRtpTransceiver, peer: Peer) -> None:
+    def __init__(self, viewer: Viewer, transceiver: RTCRtpTransceiver, peer: ViewerPeer) -> None:
         replaced = transceiver.sender
-        self.heard_at = time.monotonic()
         self.rtp: RtpSender | None = None
         self._viewer = viewer
         self._transceiver = transceiver
@@ -180,15 +253,13 @@ class _Sender:
         """ICE and DTLS are up: from now on packets flow."""
         if self.rtp is not None:
             return
-        stream = RtpStream(_format(parameters, self._ssrc, self._rtx_ssrc))
+        stream = RtpStream(rtp_format(parameters, self._ssrc, self._rtx_ssrc))
         self.rtp = RtpSender(self._viewer, stream, self, parameters.rtcp.cname or "")
         self.rtp.failed = lambda reason: self._peer.failed(reason)
         self.rtp.reported = lambda lost, round_trip_s: self._peer.reported(lost, round_trip_s)
         self.rtp.estimated = lambda bits_per_s, octets: self._peer.estimated(bits_per_s, octets)
         self._transport._register_rtp_sender(self, parameters)
-        self._listen()
-        self.heard_at = time.monotonic()
-        self._peer.connected()
+        self._peer.connect()
 
     async def stop(self) -> None:
         if self.rtp is not None:
@@ -200,7 +271,7 @@ class _Sender:
 
     async def _handle_rtcp_packet(self, packet: Any) -> None:
         """Every RTCP packet about our stream."""
-        self.heard_at = time.monotonic()
+        self._peer.heard_at = time.monotonic()
         if self.rtp is not None:
             self.rtp.hear(packet)
 
@@ -233,17 +304,6 @@ class _Sender:
             raise ConnectionError("the connection is closed")
         return pair.protocol.transport, pair.remote_addr
 
-    def _listen(self) -> None:
-        """Note each authenticated connectivity check: a viewer of a dead camera sends nothing else."""
-        connection = self._transport.transport._connection
-        handle = connection.check_incoming
-
-        def check_incoming(message: Any, address: Any, protocol: Any) -> None:
-            self.heard_at = time.monotonic()
-            handle(message, address, protocol)
-
-        connection.check_incoming = check_incoming
-
 
 def check_version() -> None:
     """Refuse an aiortc whose inside was not checked against ours."""
@@ -252,32 +312,6 @@ def check_version() -> None:
             f"aiortc {aiortc.__version__} is installed, but lookout works with {AIORTC_SERIES}x; "
             f"install aiortc {AIORTC_SERIES}0"
         )
-
-
-def _preferences(codec: Codec) -> list[RTCRtpCodecCapability]:
-    """``codec`` in every form we answer with, the preferred first, and retransmission."""
-    ours = [c for c in RTCRtpSender.getCapabilities("video").codecs if c.mimeType.lower() == f"video/{codec}"]
-    # x264 makes constrained baseline (42e0); a decoder of plain baseline takes it too.
-    ours.sort(key=lambda c: not str(c.parameters.get("profile-level-id", "")).startswith("42e0"))
-    return [*ours, RTCRtpCodecCapability("video/rtx", CLOCK_HZ)]
-
-
-def _format(parameters: RTCRtpSendParameters, ssrc: int, rtx_ssrc: int) -> RtpFormat:
-    codec = parameters.codecs[0]
-    assert codec.payloadType is not None  # negotiated
-    rtx = [c for c in parameters.codecs if is_rtx(c) and c.parameters.get("apt") == codec.payloadType]
-    ids = {extension.uri: extension.id for extension in parameters.headerExtensions if 0 < extension.id < 15}
-    return RtpFormat(
-        ssrc=ssrc,
-        payload_type=codec.payloadType,
-        mid=parameters.muxId,
-        rtx_ssrc=rtx_ssrc,
-        rtx_payload_type=rtx[0].payloadType if rtx else None,
-        mid_id=ids.get(MID) if 0 < len(parameters.muxId) <= 16 else None,
-        abs_send_time_id=ids.get(ABS_SEND_TIME),
-        playout_delay_id=ids.get(PLAYOUT_DELAY),
-        abs_capture_time_id=ids.get(ABS_CAPTURE_TIME),
-    )
 
 
 def _gather_soon(connection: Any, loopback: bool) -> None:
@@ -295,37 +329,10 @@ def _gather_soon(connection: Any, loopback: bool) -> None:
     connection.get_component_candidates = get_component_candidates
 
 
-class PacketCounter:
-    """Counts the media packets that a viewer's connection receives, reading nothing but their headers.
+async def _for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
 
-    For benchmarks: a machine full of decoders says nothing of the sender. STUN and RTCP still work: the
-    first packet is passed on, so that aiortc knows of a stream to send reports about.
-    ``arrivals`` is when the last packet of each picture came, by RTP timestamp, in monotonic seconds.
-    """
 
-    def __init__(self, connection: RTCPeerConnection) -> None:
-        self.received = 0
-        self.missing = 0
-        self.arrivals: dict[int, float] = {}
-        self._expected: int | None = None
-        protocol: Any = (
-            connection.getTransceivers()[0].receiver.transport.transport._connection._nominated[1].protocol
-        )
-        self._pass_on = protocol.datagram_received
-        protocol.datagram_received = self._count
-
-    def _count(self, data: bytes, address: tuple[str, int]) -> None:
-        if not 128 <= data[0] < 192 or 192 <= data[1] < 224:  # not RTP (RFC 7983), or RTCP (RFC 5761)
-            self._pass_on(data, address)
-            return
-        if not self.received:
-            self._pass_on(data, address)
-        sequence = int.from_bytes(data[2:4], "big")
-        self.received += 1
-        if self._expected is not None:
-            self.missing += (
-                min((sequence - self._expected) & 0xFFFF, 1000) if sequence != self._expected else 0
-            )
-        self._expected = (sequence + 1) & 0xFFFF
-        if data[1] & _MARKER:
-            self.arrivals[int.from_bytes(data[4:8], "big")] = time.monotonic()
+def socket_of(connection: RTCPeerConnection) -> Any:
+    """What receives the datagrams of a connection that stands, for benchmarks to look into."""
+    return connection.getTransceivers()[0].receiver.transport.transport._connection._nominated[1].protocol

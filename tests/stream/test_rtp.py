@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import aioice
 import aiortc
 import pytest
+from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket, unpack_header_extensions
 
 from stream.encode import EncodedUnit
@@ -98,13 +100,21 @@ async def test_aiortc_still_has_what_the_adapter_reaches_into() -> None:
             (transport, name)
             for name in ("_register_rtp_sender", "_unregister_rtp_sender", "_tx_srtp", "state")
         ),
-        *((ice, name) for name in ("_nominated", "get_component_candidates", "check_incoming")),
+        *(
+            (ice, name)
+            for name in ("_nominated", "get_component_candidates", "check_incoming", "query_consent")
+        ),
         (aioice.ice.StunProtocol, "datagram_received"),
+        (transceiver.receiver, aiortc_adapter.JITTER_SLOT),
+        (transceiver.receiver, "_handle_rtcp_packet"),
     ]
     missing = [f"{type(owner).__name__}.{name}" for owner, name in expected if not hasattr(owner, name)]
     await connection.close()
     assert not missing
     assert isinstance(ice, aioice.Connection)
+    # What takes the place of the jitter buffer is given a packet, with what aiortc made of its payload.
+    assert list(inspect.signature(JitterBuffer.add).parameters) == ["self", "packet"]
+    assert "packet._data" in inspect.getsource(aiortc.RTCRtpReceiver._handle_rtp_packet)
     ours, theirs = aiortc_adapter._Sender, aiortc.RTCRtpSender
     for name in ("send", "stop", "setTransport", "transport", "getStats", "_handle_rtcp_packet", "kind"):
         assert hasattr(theirs, name), name

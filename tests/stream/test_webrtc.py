@@ -21,7 +21,7 @@ from av import VideoFrame
 from stream import barcode
 from stream.bench import viewers as bench
 from stream.encode import EncodedUnit
-from stream.webrtc import whep
+from stream.webrtc import sessions, whep
 from stream.webrtc.rendition import Rendition
 from stream.webrtc.viewer import QUEUE_UNITS
 from tests.aiortc_peer import AiortcPeer
@@ -214,7 +214,7 @@ async def test_a_machine_without_a_network_is_watched_over_loopback(monkeypatch:
 
 async def test_a_killed_viewer_is_noticed_and_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whep, "HOLD_AFTER_S", 2.0)
-    monkeypatch.setattr(whep, "SILENCE_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(sessions, "SILENCE_TIMEOUT_S", 3.0)
     async with running() as (app, http):
         killed, other = AiortcPeer(http, "door"), AiortcPeer(http, "door")
         for peer in (killed, other):
@@ -287,7 +287,7 @@ async def test_a_sender_that_breaks_ends_its_session_visibly(
 
 
 async def test_who_never_connects_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whep, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sessions, "CONNECT_TIMEOUT_S", 0.5)
     async with running() as (app, http):
         response = await http.post("/whep/door", content=OFFER, headers=SDP)
         assert response.status_code == 201

@@ -15,7 +15,8 @@ from stream.errors import SignallingError
 from stream.webrtc.ice import IceServer
 from stream.webrtc.rendition import Rendition
 from stream.webrtc.sdp import MAX_CANDIDATES, parse_fragment, without_unreachable_candidates
-from stream.webrtc.whep import MAX_BODY_BYTES, WhepService
+from stream.webrtc.sessions import MAX_BODY_BYTES
+from stream.webrtc.whep import WhepService
 from tests.stream.whep_app import FRAGMENT, OFFER, SDP, App, running
 
 
