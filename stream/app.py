@@ -19,7 +19,7 @@ from stream.encode import check_h264
 from stream.errors import UsageError, redact
 from stream.pipeline import Pipeline
 from stream.server import create_app
-from stream.sources import source_kind
+from stream.sources import PUBLISHED, source_kind
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def watch(config: AppConfig, say: Say) -> None:
         detector = open_detector(config, say)
         pipeline = Pipeline(config, detector)
         for name, camera in config.cameras.items():
-            say(f"camera {name}: {redact(camera.source)}, overlay {camera.overlay}")
+            where = f" (publish to /whip/{name})" if camera.source == PUBLISHED else ""
+            say(f"camera {name}: {redact(camera.source)}{where}, overlay {camera.overlay}")
         say(f"open    {address(config.server, listener)}")
         asyncio.run(serve(pipeline, config.server, listener))
     finally:

@@ -1,7 +1,8 @@
 """One camera: its source, its tracker, what is shown of it. Its faults are its own.
 
 A decode thread reads the source and reopens it for ever, with capped exponential backoff and
-jitter. The detector thread takes the newest frame from ``pending`` and gives back detections.
+jitter; one that is published to waits for its publisher. The detector thread takes the newest
+frame from ``pending`` and gives back detections.
 Hubs (one a rendition) draw and encode while somebody watches. Knows nothing of HTTP or aiortc.
 """
 
@@ -20,12 +21,13 @@ import cv2
 
 from stream.annotate import Annotator
 from stream.config import CameraConfig, EncoderConfig
-from stream.errors import LookoutError, SourceBroken, SourceError, redact
+from stream.errors import LookoutError, NothingPublished, SourceBroken, SourceError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.latest import Latest
 from stream.planes import settle_tags
 from stream.rate import Rate
-from stream.sources import SourceInfo, SourceOptions, open_source
+from stream.sources import PUBLISHED, SourceInfo, SourceOptions, open_source
+from stream.sources.inlet import Inlet
 from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import Rendition, lower, offered
@@ -72,7 +74,10 @@ class CameraStatus:
 
 
 class Camera:
-    """A source that is always being read, tracked and, when watched, shown."""
+    """A source that is always being read, tracked and, when watched, shown.
+
+    ``inlet`` is where a publisher's pictures come in; None if the camera fetches its own.
+    """
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class Camera:
         self.config = config
         self.pending: Latest[Frame] = Latest(lossless=config.pace == "lossless", on_put=wake)
         self.finished = threading.Event()
+        self.inlet = Inlet() if config.source == PUBLISHED else None
         self._names = names
         self._encoder = encoder
         self._hubs: dict[Rendition, Hub] = {}
@@ -221,6 +227,9 @@ class Camera:
                 self._read_once()
                 self._state, self._reason = "ended", None
                 break
+            except NothingPublished as error:
+                self._await_publisher(str(error))
+                continue
             except LookoutError as error:
                 if self._stop.is_set():
                     break  # whatever it says, it was we who ended it
@@ -241,6 +250,16 @@ class Camera:
         self.pending.close()
         self.finished.set()
 
+    def _await_publisher(self, why: str) -> None:
+        """Until somebody publishes, or there is more to say. It is no fault: nobody is warned."""
+        assert self.inlet is not None
+        if self._state == "live":
+            self._state = "reconnecting"
+            self._reconnects += 1
+        self._reason = f"waiting: {why}; publish to /whip/{self.id}"
+        log.info("camera %s: %s", self.id, self._reason)
+        self.inlet.wait(why, self._stop)
+
     def _read_once(self) -> None:
         """Open the source and read it to its end."""
         options = SourceOptions(
@@ -248,6 +267,7 @@ class Camera:
             loop=self.config.loop,
             pace=self.config.pace,
             stall_s=self.config.stall_s,
+            inlet=self.inlet,
         )
         with closing(open_source(self.config.source, options, self._stop)) as source:
             self._clock.restart()

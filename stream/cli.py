@@ -113,7 +113,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 def _add_watch(commands: Any) -> None:
     command = commands.add_parser("watch", help="watch cameras in a browser")
     command.add_argument(
-        "source", nargs="*", help="URL, file, device number, synthetic:WIDTHxHEIGHT@FPS, or 'demo'"
+        "source", nargs="*", help="URL, file, device number, synthetic:WIDTHxHEIGHT@FPS, 'whip' or 'demo'"
     )
     command.add_argument("--config", type=Path, help="YAML configuration (see configs/)")
     _add_model_options(command)

@@ -18,8 +18,9 @@
     │   ├── SourceNotFound           404, no such file, no such device
     │   ├── NoVideo                  opened, but there is no video in it
     │   ├── SourceTimeout            no answer, or no frame for too long
+    │   ├── NothingPublished         it is published to, and nobody does
     │   └── SourceBroken             it was playing and then failed to decode
-    └── SignallingError              a WHEP request, with its HTTP status
+    └── SignallingError              a WHEP or WHIP request, with its HTTP status
 
 A credential never enters a message: sources are named by ``redact(url)``.
 """
@@ -36,6 +37,7 @@ __all__ = [
     "DeviceUnavailable",
     "LookoutError",
     "NoVideo",
+    "NothingPublished",
     "SignallingError",
     "SourceBroken",
     "SourceError",
@@ -88,16 +90,22 @@ class SourceTimeout(SourceError):
     reason = "timed out"
 
 
+class NothingPublished(SourceError):
+    """No fault: somebody may publish at any moment."""
+
+    reason = "waiting"
+
+
 class SourceBroken(SourceError):
     reason = "broken"
 
 
 class SignallingError(LookoutError):
-    """A WHEP request that is refused.
+    """A WHEP or WHIP request that is refused.
 
     Args:
         message: what was given, what was expected.
-        status: HTTP status code (400, 404, 406, 413, 415, 422, 503).
+        status: HTTP status code (400, 404, 406, 409, 412, 413, 415, 422, 503).
         retry_after_s: sent as ``Retry-After`` where given.
     """
 

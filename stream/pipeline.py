@@ -23,6 +23,8 @@ from stream.detector import Detector
 from stream.errors import SignallingError
 from stream.frames import Detections, Frame
 from stream.session import GPU_BATCH
+from stream.sources import PUBLISHED
+from stream.sources.inlet import Inlet
 from stream.tracking import TrackerParameters
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,21 @@ class Pipeline:
             known = ", ".join(self.cameras)
             raise SignallingError(f"no camera {camera_id[:40]!r}; there are: {known}", 404)
         return self.cameras[camera_id]
+
+    def inlet(self, camera_id: str) -> Inlet:
+        """Where the pictures of a publisher to that camera go.
+
+        Raises:
+            SignallingError: 404, there is no such camera; 409, it fetches its own pictures.
+        """
+        camera = self.camera(camera_id)
+        if camera.inlet is None:
+            open_to = [name for name, each in self.cameras.items() if each.inlet is not None]
+            known = (
+                f"expected one of: {', '.join(open_to)}" if open_to else f"none has the source {PUBLISHED}"
+            )
+            raise SignallingError(f"camera {camera_id!r} cannot be published to; {known}", 409)
+        return camera.inlet
 
     def _awake(self) -> None:
         """A frame has come: one idle detector thread is enough to take it."""

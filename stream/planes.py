@@ -13,6 +13,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 Plane = npt.NDArray[np.uint8]
 Planes = tuple[Plane, Plane, Plane]
 
+_YUV420 = ("yuv420p", "yuvj420p")
 LIMITED_RANGE, FULL_RANGE = 1, 2  # AVColorRange: MPEG (16-235) and JPEG (0-255)
 _UNSPECIFIED = 2  # AVColorTransferCharacteristic and AVColorPrimaries
 _BT470BG, _SMPTE170M = 5, 6  # AVColorSpace: two names of BT.601's matrix
@@ -30,6 +31,15 @@ def views(picture: VideoFrame) -> Planes:
 def is_full_range(picture: VideoFrame) -> bool:
     """Whether luma spans 0-255, as its format or its tag says."""
     return picture.format.name == "yuvj420p" or picture.color_range == FULL_RANGE
+
+
+def as_yuv420p(picture: VideoFrame) -> VideoFrame:
+    """The picture itself where it is 4:2:0 in 8 bits already, else converted by swscale."""
+    if picture.format.name in _YUV420:
+        return picture
+    converted = picture.reformat(format="yuv420p")
+    converted.pts, converted.time_base = picture.pts, picture.time_base
+    return converted
 
 
 def settle_tags(picture: VideoFrame) -> None:
@@ -59,7 +69,7 @@ def blank_like(picture: VideoFrame, width: int, height: int) -> VideoFrame:
 
 def writable(picture: VideoFrame) -> VideoFrame:
     """A yuv420p copy that is ours to write on, pixels and metadata; colours and time as they were."""
-    if picture.format.name not in ("yuv420p", "yuvj420p"):
+    if picture.format.name not in _YUV420:
         return picture.reformat(format="yuv420p")
     copy = blank_like(picture, picture.width, picture.height)
     for target, source in zip(views(copy), views(picture), strict=True):

@@ -1,4 +1,4 @@
-"""The HTTP surface: page, WHEP, camera list, snapshots, metrics, health.
+"""The HTTP surface: page, WHEP, WHIP, camera list, snapshots, metrics, health.
 
 Every request but ``/healthz`` needs the token where one is set (Bearer, or the cookie that
 ``/?token=...`` leaves). Knows nothing of how frames are made.
@@ -6,6 +6,7 @@ Every request but ``/healthz`` needs the token where one is set (Bearer, or the 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from stream.metrics import exposition
 from stream.pipeline import Pipeline
 from stream.webrtc.ice import ice_servers
 from stream.webrtc.whep import WhepService
+from stream.webrtc.whip import WhipService
 
 WEB = Path(__file__).parent / "web"
 COOKIE = "lookout_token"
@@ -46,7 +48,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
-    """The ASGI application. It owns the viewers' sessions, not the pipeline."""
+    """The ASGI application. It owns the viewers' and publishers' sessions, not the pipeline."""
     whep = WhepService(
         camera_for=pipeline.camera,
         max_viewers=config.max_viewers,
@@ -54,14 +56,21 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
         ice_servers=lambda: ice_servers(config.ice_servers, time()),
     )
 
+    whip = WhipService(
+        inlet_for=pipeline.inlet,
+        loopback_only=config.is_loopback,
+        ice_servers=lambda: ice_servers(config.ice_servers, time()),
+    )
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await whep.close()
+        await asyncio.gather(whep.close(), whip.close())
 
     # The viewer of /docs is served from here: cameras often live on networks without the internet.
     app = FastAPIOffline(title="lookout", version=version("lookout"), lifespan=lifespan, redoc_url=None)
     app.include_router(whep.router)
+    app.include_router(whip.router)
     _add_guard(app, config)
     if config.allow_origins:  # after the guard, so around it: a browser asks first, without a token
         app.add_middleware(

@@ -1,6 +1,6 @@
 """Where pictures come from: ``open_source`` turns what a user wrote into a ``Source``.
 
-One file a backend: ``pyav.py`` (files, network, V4L2 devices), ``synthetic.py``. It knows nothing of
+One file a backend: ``pyav.py`` (files, network, V4L2 devices), ``published.py``, ``synthetic.py``. It knows nothing of
 reconnecting, detection or what the pictures are for.
 """
 
@@ -18,17 +18,29 @@ from stream.errors import NoVideo, SourceNotFound, UsageError, redact
 from stream.sources.base import Source, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 from stream.sources.detached import DetachedSource
+from stream.sources.published import PublishedSource
 from stream.sources.pyav import Input, PyavSource
 from stream.sources.synthetic import SyntheticSource, parse_synthetic
 
-__all__ = ["Kind", "Source", "SourceInfo", "SourceOptions", "demo_clip", "open_source", "source_kind"]
+__all__ = [
+    "PUBLISHED",
+    "Kind",
+    "Source",
+    "SourceInfo",
+    "SourceOptions",
+    "demo_clip",
+    "open_source",
+    "source_kind",
+]
 
-Kind = Literal["demo", "synthetic", "device", "network", "file"]
+Kind = Literal["demo", "synthetic", "published", "device", "network", "file"]
+
+PUBLISHED = "whip"
 
 NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt")
 _ACCEPTED = (
     "a file's path, rtsp:// rtmp:// http(s):// srt:// or file:// with an address, "
-    "a device number, synthetic:WIDTHxHEIGHT@FPS, or demo"
+    "a device number, synthetic:WIDTHxHEIGHT@FPS, whip, or demo"
 )
 
 
@@ -41,7 +53,7 @@ def open_source(
     ``options.pace`` is ``lossless``.
 
     Args:
-        url: a path, a URL, a device number, ``synthetic:WIDTHxHEIGHT@FPS`` or ``demo``.
+        url: a path, a URL, a device number, ``synthetic:WIDTHxHEIGHT@FPS``, ``whip`` or ``demo``.
         options: how to open and play it.
         stop: when it is set, opening and reading end within about 0.2 s.
 
@@ -56,6 +68,10 @@ def open_source(
         return _open_file(demo_clip(), replace(options, loop=options.pace == "realtime"), stop)
     if kind == "synthetic":
         return SyntheticSource(url, options, stop)
+    if kind == "published":
+        if options.inlet is None:
+            raise UsageError("whip: is published to, which only lookout watch can take; expected a video")
+        return PublishedSource(options.inlet, options, Ending(stop))
     if kind == "device":
         return _open_device(Path(f"/dev/video{url}" if url.isdecimal() else url), options, stop)
     if kind == "network":
@@ -75,6 +91,8 @@ def source_kind(url: str) -> Kind:
     scheme = scheme.lower() if separator else ""
     if url == "demo":
         return "demo"
+    if url == PUBLISHED:
+        return "published"
     if url.partition(":")[0] == "synthetic":
         parse_synthetic(url)
         return "synthetic"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from stream.frames import Frame
+from stream.sources.inlet import Inlet
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class SourceOptions:
             of a live source; ``lossless`` hands over every picture, as fast as it is taken.
         stall_s: without a picture for so long, reading raises ``SourceTimeout``.
         open_timeout_s: opening takes no longer than this, then raises ``SourceTimeout``.
+        inlet: where a publisher's pictures come in, for a source that is published to.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -41,6 +43,7 @@ class SourceOptions:
     pace: Literal["realtime", "lossless"] = "realtime"
     stall_s: float = 5.0
     open_timeout_s: float = 5.0
+    inlet: Inlet | None = None
 
 
 class Source(Protocol):

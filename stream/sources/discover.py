@@ -40,6 +40,7 @@ def list_sources() -> list[Offer]:
 
 _ALWAYS = (
     Offer("built in", "synthetic:1280x720@30", "a moving picture with its frame number as a barcode"),
+    Offer("built in", "whip", "what a browser, phone, OBS or FFmpeg publishes to /whip/CAMERA"),
     Offer("address", "rtsp://USER:PASSWORD@HOST/PATH", "a network camera; also rtsps, rtmp, http(s), srt"),
     Offer("address", "FILE", "a video file, or file://PATH"),
 )

@@ -23,12 +23,12 @@ from av.video.stream import VideoStream
 
 from stream.errors import LookoutError, NoVideo, SourceBroken
 from stream.frames import Frame
+from stream.planes import as_yuv420p
 from stream.sources.base import SourceInfo, SourceOptions
 from stream.sources.clock import Ending, Pacer, StreamClock
 from stream.sources.faults import opening_fault, reading_fault
 
 _MOST_BAD_PACKETS = 100  # in a row
-_YUV420 = ("yuv420p", "yuvj420p")
 _MOST_PIXELS_FOR_ONE_CORE = 1920 * 1088
 _LEAST_RATE, _MOST_RATE = 0.01, 1000  # what a container may say without being doubted
 _TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # FFmpeg renders text files as video
@@ -106,7 +106,7 @@ class PyavSource:
         if self._pacer is not None and not self._pacer.wait(time_s):
             return None
         captured_at = time.monotonic()
-        frame = Frame(_as_yuv420p(picture), self._index, time_s, captured_at)
+        frame = Frame(as_yuv420p(picture), self._index, time_s, captured_at)
         self._index += 1
         return frame
 
@@ -225,12 +225,3 @@ def _info(stream: VideoStream, live: bool) -> SourceInfo:
         live=live,
         backend="pyav",
     )
-
-
-def _as_yuv420p(picture: VideoFrame) -> VideoFrame:
-    """The picture itself where it is 4:2:0 in 8 bits already, else converted by swscale."""
-    if picture.format.name in _YUV420:
-        return picture
-    converted = picture.reformat(format="yuv420p")
-    converted.pts, converted.time_base = picture.pts, picture.time_base
-    return converted

@@ -1,6 +1,6 @@
 """STUN and TURN servers: what viewers are told of them, and what our own side of a connection uses.
 
-WHEP hands them out as Link headers (draft-ietf-wish-whep, RFC 8288). A TURN server with a shared secret
+WHEP and WHIP hand them out as Link headers (RFC 9725, RFC 8288). A TURN server with a shared secret
 gets credentials that expire (the TURN REST API, draft-uberti-behave-turn-rest: coturn's
 ``use-auth-secret``). Knows nothing of sessions or aiortc.
 """

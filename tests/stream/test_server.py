@@ -119,7 +119,8 @@ def test_a_token_guards_everything_but_health(pipeline: Pipeline) -> None:
             refused = client.get(path)
             assert refused.status_code == 401
             assert refused.headers["www-authenticate"] == "Bearer"
-        assert client.post("/whep/demo", content=b"v=0").status_code == 401
+        for path in ("/whep/demo", "/whip/demo"):
+            assert client.post(path, content=b"v=0").status_code == 401
         assert client.get("/api/cameras", headers={"Authorization": "Bearer wrong"}).status_code == 401
         assert client.get("/api/cameras", headers={"Authorization": f"Bearer {SECRET}"}).status_code == 200
         entered = client.get(f"/?token={SECRET}")

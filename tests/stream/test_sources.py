@@ -237,6 +237,11 @@ def test_what_is_no_source_at_all_says_what_is(url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_published_is_for_the_live_app_alone() -> None:
+    with pytest.raises(UsageError, match="only lookout watch can take"):
+        open_source("whip")
+
+
 def test_a_protocol_that_this_ffmpeg_lacks() -> None:
     try:
         av.open("srt://127.0.0.1:9", timeout=1)
