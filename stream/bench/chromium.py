@@ -101,8 +101,8 @@ def find_chromium() -> str:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium, closed at the end.
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """A headless Chromium, started with further arguments, closed at the end.
 
     Raises:
         DeviceUnavailable: playwright or Chromium is not installed.
@@ -113,7 +113,7 @@ def chromium() -> Iterator[Browser]:
     except ImportError as error:
         raise DeviceUnavailable("playwright is not installed: make setup") from error
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable)
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         try:
             yield browser
         finally:

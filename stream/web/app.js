@@ -4,6 +4,7 @@
  */
 
 import { Choice } from "./choice.js";
+import { Device } from "./device.js";
 import { Tile, WORDS, write } from "./tile.js";
 
 const POLL_MS = 1000;
@@ -21,6 +22,7 @@ const tiles = new Map();
 const onScreen = new Set();
 const goodbyes = new Map();
 const choice = new Choice(document.querySelector(".boxes"), () => tiles.forEach((tile) => tile.choose(choice)));
+const device = new Device(document.querySelector(".device"));
 let classes = { names: [], colours: [] };
 let polls = 0;
 let fault = "";
@@ -82,6 +84,7 @@ function reconcile(cameras) {
   }
   if (changed || nav.children.length !== listed(cameras)) list(cameras);
   for (const camera of cameras) mark(camera);
+  device.cameras = cameras.filter(({ source }) => source === "whip").map(({ id }) => id);
   blank.hidden = cameras.length > 0;
   if (!cameras.length) {
     write(blank, "No cameras yet. Start lookout with one: lookout watch rtsp://… , or lookout watch demo");
@@ -198,7 +201,10 @@ function onKey(event) {
 
 addEventListener("hashchange", layOut);
 addEventListener("keydown", onKey);
-addEventListener("pagehide", () => tiles.forEach((tile) => (tile.seen = false)));
+addEventListener("pagehide", () => {
+  tiles.forEach((tile) => (tile.seen = false));
+  device.stop();
+});
 addEventListener("pageshow", (event) => event.persisted && onScreen.forEach((tile) => attend(tile, 0)));
 document.addEventListener("visibilitychange", () => tiles.forEach((tile) => attend(tile, HIDDEN_MS)));
 poll();

@@ -5,8 +5,8 @@
 
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 8000;
-const CONNECT_WITHIN_MS = 8000;
-const LOST_AFTER_MS = 2500;
+export const CONNECT_WITHIN_MS = 8000;
+export const LOST_AFTER_MS = 2500;
 
 export class WhepPlayer {
   #url;
@@ -130,9 +130,7 @@ export class WhepPlayer {
   #lose(peer, reason, atLeastMs = 0) {
     if (this.#peer !== peer) return;
     this.#leave();
-    const pause = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures++);
-    const jitter = 0.75 + Math.random() / 2; // many viewers must not come back in step
-    this.#timer = setTimeout(() => this.#join(), Math.max(pause * jitter, atLeastMs));
+    this.#timer = setTimeout(() => this.#join(), Math.max(pauseMs(this.#failures++), atLeastMs));
     this.#onState("waiting", reason);
   }
 
@@ -146,11 +144,17 @@ export class WhepPlayer {
   }
 }
 
+/** How long to wait before trying again after so many failures. */
+export function pauseMs(failures) {
+  const jitter = 0.75 + Math.random() / 2; // many viewers must not come back in step
+  return Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures) * jitter;
+}
+
 const SERVERS_LAST_MS = 3600_000; // well below what credentials last
 const known = new Map();
 
 /** The ICE servers that an endpoint's server tells of, asked for once an hour; none where it does not answer. */
-function serversOf(url) {
+export function serversOf(url) {
   const { origin } = new URL(url, location.href);
   const kept = known.get(origin);
   if (kept && performance.now() < kept.until) return kept.servers;
@@ -173,7 +177,7 @@ export function iceServers(header) {
 }
 
 /** The candidates that a connection gathers, from now on, to be handed to whoever will take them. */
-function gathered(peer) {
+export function gathered(peer) {
   const waiting = [];
   let take = (candidate) => waiting.push(candidate);
   peer.addEventListener("icecandidate", ({ candidate }) => candidate?.candidate && take(candidate));
@@ -186,7 +190,7 @@ function gathered(peer) {
 }
 
 /** Tell the server of one candidate (RFC 8840). A lost one is made up for by the others. */
-function trickle(session, { candidate, sdpMid, usernameFragment }) {
+export function trickle(session, { candidate, sdpMid, usernameFragment }) {
   const body = [`a=ice-ufrag:${usernameFragment}`, `a=mid:${sdpMid}`, `a=${candidate}`, ""].join("\r\n");
   const headers = { "Content-Type": "application/trickle-ice-sdpfrag" };
   fetch(session, { method: "PATCH", headers, body }).catch(() => {});
@@ -210,7 +214,8 @@ function showAtOnce(receiver) {
   receiver.playoutDelayHint = 0;
 }
 
-async function post(url, sdp) {
+/** An SDP offer -> the address of the session and the SDP answer; throws what ``refusal`` makes. */
+export async function post(url, sdp) {
   const response = await fetch(url, {
     method: "POST",
     headers: { "Content-Type": "application/sdp" },
@@ -225,7 +230,7 @@ async function post(url, sdp) {
   };
 }
 
-/** An Error that carries what the server said, and when it wants to be asked again. */
+/** An Error that carries what the server said, its status, and when it wants to be asked again. */
 async function refusal(response) {
   const text = await response.text();
   let said = text;
@@ -236,11 +241,12 @@ async function refusal(response) {
     // Not JSON: shown as it is.
   }
   const error = new Error(`${response.status} ${String(said).slice(0, 200)}`.trim());
+  error.status = response.status;
   error.retryAfterMs = 1000 * (Number(response.headers.get("Retry-After")) || 0);
   return error;
 }
 
 /** End a session. ``keepalive`` lets the request outlive the page; a lost one times out on the server. */
-function remove(session) {
+export function remove(session) {
   if (session) fetch(session, { method: "DELETE", keepalive: true }).catch(() => {});
 }
