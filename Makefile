@@ -13,8 +13,9 @@ BIN := $(VENV)/bin
 comma := ,
 # One stamp per set of extras: the demo does not need torch, which is gigabytes where there is a GPU.
 STAMP = $(VENV)/.installed-$(or $(subst $(comma),-,$(EXTRAS)),app)
-DEBIAN := chromium coturn gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav \
+DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-nice \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \
+	gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 
 .PHONY: setup debian demo test lint bench soak clean
@@ -27,9 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	touch $@
 
-# The tests want a real browser and a real RTSP server. Where apt is not there, they say what they miss.
+# The tests want real browsers, a real RTSP server and other WebRTC clients. Where apt is not there, they say what they miss.
 debian:
-	@command -v apt-get >/dev/null || { echo "no apt-get here: install chromium and GStreamer with its RTSP server yourself"; exit 0; }; \
+	@command -v apt-get >/dev/null || { echo "no apt-get here: install Chromium, Firefox and GStreamer with its RTSP server and webrtcbin yourself"; exit 0; }; \
 	missing=$$(for package in $(DEBIAN); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
 	test -z "$$missing" && exit 0; \
 	echo "installing from Debian:" $$missing; \

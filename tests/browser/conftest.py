@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
 from stream.bench.chromium import chromium, watching_page
 from stream.errors import DeviceUnavailable
 from tests.browser.live import running
+from tests.browser.walking import cut_out, film
 
 
 @pytest.fixture
@@ -23,6 +25,18 @@ def watch(tmp_path: Path) -> Callable[..., Any]:
         return running(*arguments, log=tmp_path / f"watch{time.monotonic_ns()}.log")
 
     return start
+
+
+@pytest.fixture(scope="session")
+def person(bikes: Path) -> np.ndarray:
+    """Who walks in ``walk``: gray, (height, width) uint8."""
+    return cut_out(bikes)
+
+
+@pytest.fixture(scope="session")
+def walk(person: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip of ``tests/browser/walking.py``."""
+    return film(person, tmp_path_factory.mktemp("walk") / "walk.mp4")
 
 
 # Of the module, not of the session: playwright keeps an event loop running, which asyncio tests in
