@@ -110,7 +110,8 @@ class Viewer:
         self.loop.quit()
 
     def _on_offer(self, promise: Any) -> None:
-        offer = promise.get_reply().get_value("offer")
+        reply = promise.get_reply()  # owns the offer
+        offer = reply.get_value("offer")
         self._peer.emit("set-local-description", offer, self.gst.Promise.new())
 
     def _on_gathering(self, *_: Any) -> None:

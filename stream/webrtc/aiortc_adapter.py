@@ -45,6 +45,13 @@ from stream.webrtc.viewer import Viewer
 AIORTC_SERIES = "1.16."
 SENDER_SLOT = "_RTCRtpTransceiver__sender"
 JITTER_SLOT = "_RTCRtpReceiver__jitter_buffer"
+CERTIFICATES_SLOT = "_RTCPeerConnection__certificates"
+# RFC 8827 section 6.5 and what it allows besides: forward secrecy, for certificates of both kinds.
+DTLS_CIPHERS = b":".join(
+    b"ECDHE-%s-%s" % (kind, cipher)
+    for cipher in (b"AES128-GCM-SHA256", b"CHACHA20-POLY1305", b"AES128-SHA", b"AES256-SHA")
+    for kind in (b"ECDSA", b"RSA")
+)
 LOOPBACK = "127.0.0.1"
 GATHER_TIMEOUT_S = 1.5
 
@@ -69,6 +76,7 @@ class Peer:
         # An empty list, not None: None asks a public STUN server.
         known = [RTCIceServer(list(each.urls), each.username, each.credential) for each in servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=known))
+        accept_rsa(self._connection)
         self._loopback_only = loopback_only
         self._transceiver = self._connection.addTransceiver("video", direction=direction)
         self._connection.on("connectionstatechange", self._on_state)
@@ -312,6 +320,22 @@ def check_version() -> None:
             f"aiortc {aiortc.__version__} is installed, but lookout works with {AIORTC_SERIES}x; "
             f"install aiortc {AIORTC_SERIES}0"
         )
+
+
+def accept_rsa(connection: RTCPeerConnection) -> None:
+    """Let DTLS use peers' RSA certificates (GStreamer's webrtcbin): aiortc asks for ECDSA's alone.
+
+    Our own stays ECDSA. To be called before the connection is negotiated.
+    """
+    for certificate in getattr(connection, CERTIFICATES_SLOT):
+        create = certificate._create_ssl_context
+
+        def create_ssl_context(*given: Any, create: Callable[..., Any] = create, **named: Any) -> Any:
+            context = create(*given, **named)
+            context.set_cipher_list(DTLS_CIPHERS)
+            return context
+
+        certificate._create_ssl_context = create_ssl_context
 
 
 def _gather_soon(connection: Any, loopback: bool) -> None:

@@ -90,6 +90,8 @@ async def test_aiortc_still_has_what_the_adapter_reaches_into() -> None:
     transport = transceiver.receiver.transport
     ice = transport.transport._connection
     expected = [
+        (connection, aiortc_adapter.CERTIFICATES_SLOT),
+        (aiortc.RTCCertificate, "_create_ssl_context"),
         (transceiver, aiortc_adapter.SENDER_SLOT),
         (transceiver, "_headerExtensions"),
         *(
