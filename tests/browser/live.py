@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-OPEN = re.compile(r"open\s+(http://\S+)")
+OPEN = re.compile(r"open\s+(http://[^\s/]+)")
 
 
 class App:
@@ -55,7 +55,7 @@ class App:
         while time.monotonic() < deadline:
             text = self.log.read_text(errors="replace")
             if found := OPEN.search(text):
-                url = found[1].rstrip("/")
+                url = found[1]
                 if self._answers(url):
                     return url
             if self.process.poll() is not None:
