@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
+MOST_RECEIVED_BYTES = 1024
+"""In one WebSocket message: clients have nothing to say there."""
+
 
 def watch(config: AppConfig, say: Say) -> None:
     """Run the live app until Ctrl-C or SIGTERM.
@@ -93,7 +96,9 @@ async def serve(pipeline: Pipeline, config: ServerConfig, listener: socket.socke
             access_log=False,
             timeout_graceful_shutdown=1,
             timeout_keep_alive=5,
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=MOST_RECEIVED_BYTES,
+            ws_per_message_deflate=False,  # boxes are small, and soon old
         )
     )
     # uvicorn raises SIGTERM again once it has ended; by then the cameras must be let go, not the process.

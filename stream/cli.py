@@ -63,11 +63,13 @@ def _log() -> None:
     logging.basicConfig(level=level, format=line, stream=sys.stderr)
     for noisy in ("aiortc", "aioice", "uvicorn", "onnx_ir", "onnxscript"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    logging.getLogger("uvicorn.error").addFilter(_is_fault)
 
 
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Requests that were cut off by the end of the app are no errors of it."""
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Not so: requests that were cut off by the end of the app, and WebSockets that were refused with a reason."""
+    if record.msg == "ASGI callable returned without completing handshake.":
+        return False
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 

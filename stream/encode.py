@@ -70,6 +70,7 @@ class EncodedUnit:
     captured_at: float  # time.monotonic() when the picture left the decoder
     size: int  # bytes of all payloads
     repeat: bool = False  # an old picture sent again, with a timestamp later than its capture
+    record: bytes = b""  # its tracks (``stream/webrtc/sei.py``), where they are not drawn on it
 
 
 class Encoder(Protocol):

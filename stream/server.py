@@ -1,14 +1,14 @@
 """The HTTP surface: page, WHEP, WHIP, camera list, snapshots, metrics, health.
 
 Every request but ``/healthz`` needs the token where one is set (Bearer, or the cookie that
-``/?token=...`` leaves). Knows nothing of how frames are made.
+``/?token=...`` leaves), and so does every WebSocket. Knows nothing of how frames are made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,6 +22,9 @@ from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stream.annotate import class_colour
 from stream.config import ServerConfig, is_loopback
@@ -43,8 +46,6 @@ PAGE_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
@@ -71,7 +72,8 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
     app = FastAPIOffline(title="lookout", version=version("lookout"), lifespan=lifespan, redoc_url=None)
     app.include_router(whep.router)
     app.include_router(whip.router)
-    _add_guard(app, config)
+    token = None if config.token is None else config.token.get_secret_value().encode()
+    app.add_middleware(_Guard, token=token, allow_origins=config.allow_origins)
     if config.allow_origins:  # after the guard, so around it: a browser asks first, without a token
         app.add_middleware(
             CORSMiddleware,
@@ -95,34 +97,54 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
     return app
 
 
-def _add_guard(app: FastAPI, config: ServerConfig) -> None:
-    token = None if config.token is None else config.token.get_secret_value().encode()
+class _Guard:
+    """Lets requests and WebSockets through that may come; the others it answers itself."""
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Handler) -> Response:
-        if token is None:
-            # Another site's page, whose name was made to resolve to this machine, is not a local client.
-            if is_loopback(request.url.hostname or ""):
-                return await call_next(request)
-            return JSONResponse({"error": "open this by the address it listens on, such as 127.0.0.1"}, 403)
-        if request.url.path == "/healthz":
-            return await call_next(request)
-        offered = request.query_params.get("token") if request.url.path == "/" else None
-        if offered is not None and hmac.compare_digest(offered.encode(), token):
-            response: Response = RedirectResponse("/", status_code=303)
-            response.set_cookie(
-                COOKIE, offered, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+    def __init__(self, app: ASGIApp, token: bytes | None, allow_origins: Collection[str]) -> None:
+        self._app = app
+        self._token = token
+        self._allow_origins = frozenset(origin.lower() for origin in allow_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = None if scope["type"] == "lifespan" else self._answer(HTTPConnection(scope))
+        await (answer or self._app)(scope, receive, send)
+
+    def _answer(self, asked: HTTPConnection) -> Response | None:
+        """What is said instead of going on, or None."""
+        if asked.scope["type"] == "websocket" and not self._is_welcome(asked.headers):
+            reason = (
+                f"expected a page of this site ({asked.headers.get('host')}), or one of server.allow_origins, "
+                f"got one of {asked.headers['origin'][:80]}; a proxy in front must leave Host as it is"
             )
+            return JSONResponse({"error": reason}, 403)
+        if self._token is None:
+            # Another site's page, whose name was made to resolve to this machine, is not a local client.
+            if is_loopback(asked.url.hostname or ""):
+                return None
+            return JSONResponse({"error": "open this by the address it listens on, such as 127.0.0.1"}, 403)
+        if asked.url.path == "/healthz":
+            return None
+        offered = asked.query_params.get("token") if asked.url.path == "/" else None
+        if offered is not None and self._is_token(offered):
+            response = RedirectResponse("/", status_code=303)
+            is_secure = asked.url.scheme == "https"
+            response.set_cookie(COOKIE, offered, httponly=True, samesite="strict", secure=is_secure)
             return response
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
-        if hmac.compare_digest(given.encode(), token):
-            return await call_next(request)
-        return JSONResponse(
-            {"error": "a token is required: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN once"},
-            401,
-            {"WWW-Authenticate": "Bearer"},
-        )
+        scheme, _, bearer = asked.headers.get("authorization", "").partition(" ")
+        if self._is_token(bearer if scheme.lower() == "bearer" else asked.cookies.get(COOKIE, "")):
+            return None
+        reason = "a token is required: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN once"
+        return JSONResponse({"error": reason}, 401, {"WWW-Authenticate": "Bearer"})
+
+    def _is_token(self, given: str) -> bool:
+        return self._token is not None and hmac.compare_digest(given.encode(), self._token)
+
+    def _is_welcome(self, headers: Headers) -> bool:
+        """Whether a WebSocket may come from there: a browser sends cookies with those of any page (RFC 6455, 10.2)."""
+        origin = headers.get("origin")
+        if origin is None or origin.lower() in self._allow_origins:  # None: no browser
+            return True
+        return origin.lower().partition("://")[2] == headers.get("host", "").lower()
 
 
 def _add_api(app: FastAPI, pipeline: Pipeline) -> None:

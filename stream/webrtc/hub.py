@@ -25,7 +25,7 @@ from stream.frames import Frame, Tracks
 from stream.latest import Latest
 from stream.planes import Shrinker, writable
 from stream.webrtc.rendition import Rendition
-from stream.webrtc.sei import tracks_sei
+from stream.webrtc.sei import tracks_record, tracks_sei
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class Hub:
 
     Args:
         name: the camera, for thread names and log lines.
-        rendition: what is made. With ``boxes="data"`` pictures stay as they are, and the tracks go along
-            (``stream/webrtc/sei.py``), in H.264.
+        rendition: what is made. With ``boxes="data"`` pictures stay as they are, and the tracks go along as data:
+            with each unit, and inside it in H.264 (``stream/webrtc/sei.py``).
         draw: a picture with its tracks drawn; may return the same picture if there is nothing to draw.
         bitrate: bits a second of a picture that is not shrunk.
         h264: what makes H.264.
@@ -267,21 +267,22 @@ class _Run:
             with self._lock:
                 self._keyframe_due_at, self._keyframe_at = inf, monotonic()
         self._encoder.bitrate = hub.rendition.bitrate(hub._bitrate, frame.picture.width, frame.picture.height)
-        picture, tracks, sei = frame.picture, shown.tracks, b""
+        picture, tracks, record = frame.picture, shown.tracks, b""
         size = hub.rendition.size(picture.width, picture.height)
         if size != (picture.width, picture.height):
             tracks = tracks.scaled(size[0] / picture.width, size[1] / picture.height)
             picture = self._shrinker.shrunk(picture, *size)
         if hub.rendition.boxes == "data":
-            sei = tracks_sei(tracks, picture.width, picture.height)
+            record = tracks_record(tracks, picture.width, picture.height)
         else:
             picture = hub._draw(picture, tracks)
         if picture is frame.picture:  # the decoder's own, and not only ours
             picture = writable(picture)
         timestamp = hub._clock.stamp(frame.time_s, repeat)
+        sei = tracks_sei(record) if record and hub.rendition.codec == "h264" else b""
         unit = self._encoder.encode(picture, timestamp, keyframe, frame.captured_at, sei)
         self._previous = shown
-        return replace(unit, repeat=True) if repeat else unit
+        return replace(unit, repeat=repeat, record=record)
 
 
 class _RtpClock:

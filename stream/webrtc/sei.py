@@ -1,13 +1,14 @@
-"""Tracks as numbers inside their own H.264 access unit: an SEI message, user data unregistered.
+"""Tracks as numbers: a record, and the SEI message that carries it inside its own H.264 access unit.
 
-The message is that of ITU-T H.264 D.1.7: a UUID that says whose data it is, then the data. A player
-that does not know the UUID ignores it. Big endian:
+The record goes beside the pictures of any codec (``stream/webrtc/boxes.py``). The message is that of ITU-T
+H.264 D.1.7, user data unregistered: a UUID that says whose data it is, then the record. A player that does
+not know the UUID ignores it. Big endian:
 
     version u8 = 1 | width u16 | height u16 | count u16 | then each track:
     id u32 | class u16 | score u8 (of 255) | flags u8 (1: coasting) | age u16 (tenths of a second)
     | x1, y1, x2, y2 float32, in pixels of width x height, the picture that was encoded
 
-Knows nothing of encoders, viewers or pages; ``stream/web/boxes.js`` reads it.
+Knows nothing of encoders, viewers or pages; ``stream/web/tracks.js`` reads it.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _TRACK = np.dtype(
 )
 
 
-def tracks_sei(tracks: Tracks, width: int, height: int) -> bytes:
-    """The NAL unit (without start code) that carries ``tracks`` of a picture of ``width`` x ``height`` pixels."""
+def tracks_record(tracks: Tracks, width: int, height: int) -> bytes:
+    """``tracks`` of a picture of ``width`` x ``height`` pixels as bytes, at most about 7 kB."""
     order = np.argsort(-tracks.scores, kind="stable")[:MOST_TRACKS]
     records = np.zeros(len(order), _TRACK)
     records["id"] = tracks.ids[order]
@@ -43,8 +44,12 @@ def tracks_sei(tracks: Tracks, width: int, height: int) -> bytes:
     records["flags"] = tracks.coasting[order]
     records["age"] = np.clip(np.rint(tracks.ages_s[order] * 10), 0, _LARGEST)
     records["box"] = tracks.boxes[order]
-    head = struct.pack(">BHHH", VERSION, width, height, len(order))
-    return _message(TRACKS_UUID.bytes + head + records.tobytes())
+    return struct.pack(">BHHH", VERSION, width, height, len(order)) + records.tobytes()
+
+
+def tracks_sei(record: bytes) -> bytes:
+    """The NAL unit (without start code) that carries a record."""
+    return _message(TRACKS_UUID.bytes + record)
 
 
 def _message(payload: bytes) -> bytes:

@@ -23,11 +23,13 @@ class Viewer:
     While ``keyframes_only`` it is given nothing else: for a network that cannot carry a whole stream.
 
     ``wake`` is called after each unit that was queued; the sender then takes what it can send.
+    ``taken`` is called with each unit that the sender takes.
     ``ended`` is called when the hub will give nothing more, with the reason.
     """
 
     def __init__(self, limit: int = QUEUE_UNITS) -> None:
         self.wake: Callable[[], None] = _nothing
+        self.taken: Callable[[EncodedUnit], None] = _ignore
         self.ended: Callable[[str], None] = _ignore
         self.request_keyframe: Callable[[], None] = _nothing
         self.keyframes_only = False
@@ -57,7 +59,11 @@ class Viewer:
 
     def take(self) -> EncodedUnit | None:
         """The next unit in order; None if nothing waits."""
-        return self._queue.popleft() if self._queue else None
+        if not self._queue:
+            return None
+        unit = self._queue.popleft()
+        self.taken(unit)
+        return unit
 
     def only_keyframes(self, only: bool) -> None:
         """Give it keyframes alone, or, starting with the next, everything again."""
@@ -103,5 +109,5 @@ def _nothing() -> None:
     """A viewer that has not been joined to anything yet."""
 
 
-def _ignore(reason: str) -> None:
-    """A viewer whose connection does not care why its hub ended."""
+def _ignore(said: object) -> None:
+    """A viewer whose connection does not care."""

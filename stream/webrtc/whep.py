@@ -1,6 +1,6 @@
 """WHEP (draft-ietf-wish-whep): a POST joins a camera, a PATCH trickles candidates, a DELETE leaves.
 
-A PUT, which is ours, asks for another size of picture. Knows nothing of pictures, packets or aiortc;
+A PUT, which is ours, asks for another size of picture, and a WebSocket, ours too, has the boxes. Knows nothing of pictures, packets or aiortc;
 what it refuses it raises as ``SignallingError``.
 """
 
@@ -10,17 +10,19 @@ import re
 from collections.abc import Callable
 from typing import cast, get_args
 
-from fastapi import Request
-from fastapi.responses import Response
+from fastapi import Request, WebSocket
+from fastapi.responses import JSONResponse, Response
 
 from stream.errors import SignallingError
 from stream.webrtc.aiortc_adapter import ViewerPeer
+from stream.webrtc.boxes import BoxFeed
 from stream.webrtc.ladder import Ladder, Watchable
 from stream.webrtc.offer import Offer, read_offer
 from stream.webrtc.rendition import Boxes, Rendition
 from stream.webrtc.sessions import SDP, IceServersNow, Session, SessionService, body
 from stream.webrtc.viewer import Viewer
 
+BOXES_RELATION = "urn:lookout:boxes"
 RETRY_AFTER_S = 5
 HOLD_AFTER_S = 5.0
 
@@ -64,15 +66,14 @@ class WhepService(SessionService["_Watching"]):
             reason = "the server is closing" if self._closed else f"all {self._max_viewers} places are taken"
             raise SignallingError(f"{reason}; try again later", 503, RETRY_AFTER_S)
         offer = read_offer(sdp, "watch")
-        if boxes == "data" and "h264" not in offer.codecs:
-            raise SignallingError(
-                "boxes=data needs H.264 in the offer, which carries them; leave it out", 406
-            )
         camera = self._camera_for(camera_id)
-        codec = "h264" if boxes == "data" else offer.codecs[0]
+        codec = offer.codecs[0]
         viewer = Viewer()
         peer = ViewerPeer(viewer, loopback_only=self._loopback_only, ice_servers=self._ice_servers())
         session = _Watching(camera_id, offer, peer, Ladder(camera, Rendition(codec, boxes, height), viewer))
+        if boxes == "data":
+            session.feed = BoxFeed()
+            viewer.taken = session.feed.announce
         return session.id, await self.open(session, codec)
 
     def _add_requests(self) -> None:
@@ -82,18 +83,35 @@ class WhepService(SessionService["_Watching"]):
         ) -> Response:
             """Watch a camera: send an SDP offer, receive the SDP answer.
 
-            ``boxes=data`` leaves the picture clean and sends the boxes along as H.264 SEI messages.
+            ``boxes=data`` leaves the picture clean and sends the boxes along: in H.264 as SEI messages, and with
+            any codec on the WebSocket that a Link header of the answer names (rel="urn:lookout:boxes").
             ``height`` is how many pixels high the picture will be shown: a smaller one may be sent.
             """
             sdp = await body(request, SDP)
             session_id, answer = await self.join(camera_id, sdp, _boxes(boxes), _height(height))
-            return self.created(request, session_id, answer)
+            response = self.created(request, session_id, answer)
+            if self._sessions[session_id].feed is not None:
+                link = f'<{request.url.path}/{session_id}/boxes>; rel="{BOXES_RELATION}"'
+                response.headers.append("Link", link)
+            return response
 
         @self.router.put("/whep/{camera_id}/{session_id}", status_code=204, response_class=Response)
         async def ask(camera_id: str, session_id: str, height: str | None = None) -> Response:
             """Say anew how many pixels high the picture is shown; it goes on without a break."""
             self._session(camera_id, session_id).ask(_height(height))
             return Response(status_code=204)
+
+        @self.router.websocket("/whep/{camera_id}/{session_id}/boxes")
+        async def announce(websocket: WebSocket, camera_id: str, session_id: str) -> None:
+            try:
+                feed = self._session(camera_id, session_id).feed
+                if feed is None:
+                    raise SignallingError(
+                        "this session's boxes are in its pictures: POST to ?boxes=data", 409
+                    )
+            except SignallingError as error:
+                return await websocket.send_denial_response(JSONResponse({"error": str(error)}, error.status))
+            return await feed.serve(websocket)
 
 
 class _Watching(Session[ViewerPeer]):
@@ -102,6 +120,7 @@ class _Watching(Session[ViewerPeer]):
     def __init__(self, camera_id: str, offer: Offer, peer: ViewerPeer, ladder: Ladder) -> None:
         super().__init__(camera_id, offer, peer)
         self.ladder = ladder
+        self.feed: BoxFeed | None = None  # where boxes go as data
         self.ladder.viewer.ended = self.end
         self.peer.reported = self._reported
         self.peer.estimated = ladder.estimate
@@ -121,6 +140,8 @@ class _Watching(Session[ViewerPeer]):
 
     def _left(self, reason: str) -> None:
         self.ladder.leave()
+        if self.feed is not None:
+            self.feed.close("the session is over")
 
     def _reported(self, lost: float, round_trip_s: float | None) -> None:
         self.ladder.report(lost, round_trip_s)

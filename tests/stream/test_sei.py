@@ -15,7 +15,7 @@ from stream.encode import H264Encoder, VP8Encoder
 from stream.frames import Tracks
 from stream.webrtc import sei
 from stream.webrtc.payload import MAX_PAYLOAD, split_annex_b
-from stream.webrtc.sei import MOST_TRACKS, TRACKS_UUID, tracks_sei
+from stream.webrtc.sei import MOST_TRACKS, TRACKS_UUID, tracks_record, tracks_sei
 from tests.stream.test_encode import moving
 
 
@@ -43,7 +43,7 @@ def test_ffmpeg_finds_the_tracks_of_each_picture() -> None:
     encoder, decoder = H264Encoder(500_000), av.CodecContext.create("h264", "r")
     for index, picture in enumerate(moving(12)):
         tracks = some(index)
-        nal = tracks_sei(tracks, picture.width, picture.height)
+        nal = tracks_sei(tracks_record(tracks, picture.width, picture.height))
         unit = encoder.encode(picture, 3000 * index, index == 0, 0.0, nal)
         assert max(map(len, unit.payloads)) <= MAX_PAYLOAD
         (shown,) = decoder.decode(av.Packet(b"".join(map(h264_depayload, unit.payloads))))
@@ -66,7 +66,7 @@ def test_ffmpeg_finds_the_tracks_of_each_picture() -> None:
 
 def test_it_stands_before_the_first_slice() -> None:
     encoder = H264Encoder(500_000)
-    nal = tracks_sei(some(60), 320, 240)  # larger than one packet
+    nal = tracks_sei(tracks_record(some(60), 320, 240))  # larger than one packet
     for index, picture in enumerate(moving(3)):
         unit = encoder.encode(picture, 3000 * index, index == 0, 0.0, nal)
         kinds = [nal[0] & 31 for nal in split_annex_b(b"".join(map(h264_depayload, unit.payloads)))]
@@ -78,8 +78,7 @@ def test_it_stands_before_the_first_slice() -> None:
 
 def test_only_the_surest_go_along() -> None:
     tracks = some(MOST_TRACKS + 50)
-    payload = tracks_sei(tracks, 1280, 720).replace(b"\0\0\3", b"\0\0")
-    ids = np.frombuffer(payload[payload.index(TRACKS_UUID.bytes) + 23 : -1], sei._TRACK)["id"]
+    ids = np.frombuffer(tracks_record(tracks, 1280, 720)[7:], sei._TRACK)["id"]
     surest = tracks.ids[np.argsort(-tracks.scores, kind="stable")[:MOST_TRACKS]]
     np.testing.assert_array_equal(ids, surest)
 

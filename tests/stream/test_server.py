@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from starlette.testclient import WebSocketDenialResponse
 
 from stream.app import listen
 from stream.config import AppConfig, CameraConfig, ServerConfig
@@ -145,6 +146,47 @@ def test_pages_of_named_sites_may_play_from_here(pipeline: Pipeline) -> None:
         allowed = client.get("/api/cameras", headers={**named, "Authorization": f"Bearer {SECRET}"})
         assert allowed.status_code == 200
         assert "Location" in allowed.headers["access-control-expose-headers"]
+
+
+def test_a_websocket_needs_the_token_and_a_page_that_may_play(pipeline: Pipeline) -> None:
+    wall, bearer, address = (
+        "https://wall.example.net",
+        {"Authorization": f"Bearer {SECRET}"},
+        "/whep/demo/none/boxes",
+    )
+    config = ServerConfig(host="0.0.0.0", token=SecretStr(SECRET), allow_origins=(wall,))
+    with TestClient(create_app(pipeline, config), base_url="http://127.0.0.1") as client:
+
+        def refusal(headers: dict[str, str]) -> tuple[int, str]:
+            with (
+                pytest.raises(WebSocketDenialResponse) as refused,
+                client.websocket_connect(address, headers={"Host": "watch.example.net:8000", **headers}),
+            ):
+                pass
+            return refused.value.status_code, refused.value.json()["error"]
+
+        assert refusal({})[0] == 401
+        assert refusal({"Authorization": "Bearer wrong"})[0] == 401
+        there_is_none = (404, "no such session: it has ended, or it never was")
+        assert refusal(bearer) == there_is_none
+        client.cookies.set("lookout_token", SECRET)
+        assert refusal({"Origin": "http://watch.example.net:8000"}) == there_is_none
+        assert refusal({"Origin": wall}) == there_is_none
+        for origin in ("https://evil.example.net", "http://watch.example.net", "http://[", "null"):
+            status, reason = refusal({"Origin": origin})
+            assert (status, origin in reason) == (403, True)
+
+
+def test_a_websocket_of_another_site_is_refused_without_a_token_too(client: TestClient) -> None:
+    for origin, status in {"http://127.0.0.1": 404, "https://evil.example.net": 403}.items():
+        with (
+            pytest.raises(WebSocketDenialResponse) as refused,
+            client.websocket_connect(
+                "/whep/demo/none/boxes", headers={"Origin": origin, "Host": "127.0.0.1"}
+            ),
+        ):
+            pass
+        assert refused.value.status_code == status
 
 
 def test_another_sites_name_for_this_machine_is_refused(client: TestClient) -> None:

@@ -111,21 +111,21 @@ async def test_a_smaller_picture_is_made_for_who_shows_a_smaller_one() -> None:
             assert "expected a number of pixels, such as 720" in response.json()["error"]
 
 
-async def test_boxes_as_data_are_refused_where_they_cannot_be_carried() -> None:
+async def test_boxes_as_data_go_beside_pictures_that_cannot_carry_them() -> None:
     async with running() as (app, http):
         no_h264 = OFFER.replace("H264", "H265")
-        response = await http.post("/whep/door?boxes=data", content=no_h264, headers=SDP)
-        assert (response.status_code, response.json()["error"]) == (
-            406,
-            "boxes=data needs H.264 in the offer, which carries them; leave it out",
-        )
-        assert (await http.post("/whep/door", content=no_h264, headers=SDP)).status_code == 201
+        drawn = await http.post("/whep/door", content=no_h264, headers=SDP)
+        assert (drawn.status_code, "link" in drawn.headers) == (201, False)
+        for offer in (OFFER, no_h264):
+            data = await http.post("/whep/door?boxes=data", content=offer, headers=SDP)
+            assert data.status_code == 201
+            assert data.headers["link"] == f'<{data.headers["location"]}/boxes>; rel="urn:lookout:boxes"'
+        assert set(app.hubs) == {Rendition("vp8"), Rendition("h264", "data"), Rendition("vp8", "data")}
         response = await http.post("/whep/door?boxes=somewhere", content=OFFER, headers=SDP)
         assert (response.status_code, response.json()["error"]) == (
             400,
             "boxes=somewhere: expected drawn or data",
         )
-        assert app.sessions == 1
 
 
 async def test_requests_of_the_wrong_kind_are_refused() -> None:

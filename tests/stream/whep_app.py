@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import uvicorn
 from av import VideoFrame
 from fastapi import FastAPI
@@ -116,8 +117,15 @@ class App:
         while not self._stop.wait(max(0.0, started_at + index / RATE - time.monotonic())):
             shown = frame(index)
             for hub in list(self.hubs.values()):
-                hub.show(shown, Tracks.empty())
+                hub.show(shown, numbered(index))
             index += 1
+
+
+def numbered(index: int) -> Tracks:
+    """One track whose id is the frame's number."""
+    one = np.ones(1, np.int64)
+    box = np.array([[40, 60, 80, 120]], np.float32)
+    return Tracks(box, one.astype(np.float32), 0 * one, index * one, one.astype(np.float32), one == 0)
 
 
 def same_picture(picture: VideoFrame, tracks: Tracks) -> VideoFrame:
