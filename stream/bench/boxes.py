@@ -12,9 +12,9 @@ import asyncio
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -25,7 +25,7 @@ from fastapi.staticfiles import StaticFiles
 from stream.bench.chromium import chromium, wait_for, watching_page
 from stream.bench.drain import OneHub
 from stream.bench.drain import wait_for as wait_until
-from stream.encode import CLOCK_HZ
+from stream.encode import CLOCK_HZ, Codec
 from stream.frames import Tracks
 from stream.server import WEB
 from stream.sources.base import SourceOptions
@@ -34,9 +34,6 @@ from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import Rendition
 from stream.webrtc.whep import WhepService
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
 SOURCE = "synthetic:1280x720@30"
 BITRATE = 2_000_000
 _TICKS = CLOCK_HZ // 30  # of one picture
@@ -44,18 +41,22 @@ _TICKS = CLOCK_HZ // 30  # of one picture
 _PAGE = """<!doctype html><title>boxes</title><video muted autoplay playsinline></video><canvas></canvas>
 <script type="module" src="script.js"></script>"""
 
-# matched: of each presented picture [barcode or null, id of the track drawn over it or null, RTP timestamp]
+# matched: of each presented picture [barcode or null, id of the track drawn over it or null, RTP timestamp, id of
+# the track drawn a little later or null]
 _SCRIPT = """
 import { Overlay } from "./web/boxes.js";
 import { WhepPlayer } from "./web/whep.js";
 const video = document.querySelector("video");
 const overlay = new Overlay(video, document.querySelector("canvas"));
+const LATER_MS = 15; // about one refresh of the screen, and less than a picture lasts
 window.matched = [];
 const look = (now, frame) => {
   video.requestVideoFrameCallback(look);
   const { videoWidth, videoHeight } = video;
-  const drawn = overlay.shown?.tracks[0]?.id ?? null;
-  matched.push([lookout.read(video, videoWidth, videoHeight), drawn, frame.rtpTimestamp]);
+  const drawn = () => overlay.shown?.tracks[0]?.id ?? null;
+  const entry = [lookout.read(video, videoWidth, videoHeight), drawn(), frame.rtpTimestamp, null];
+  matched.push(entry);
+  setTimeout(() => (entry[3] = drawn()), LATER_MS);
 };
 video.requestVideoFrameCallback(look);
 new WhepPlayer(
@@ -63,58 +64,83 @@ new WhepPlayer(
   (stream) => (video.srcObject = stream),
   () => {},
   (receiver) => overlay.attach(receiver),
+  (answer) => overlay.answered(answer),
 ).start();
 """
 
 
-def run(seconds: float = 70.0) -> dict[str, Any]:
-    """Watch for ``seconds``: 2,000 pictures take 67."""
-    with chromium() as browser, _app() as url:
+_NO_TRANSFORM = "delete window.RTCRtpScriptTransform"
+_NO_H264 = """
+const all = RTCRtpReceiver.getCapabilities.bind(RTCRtpReceiver);
+RTCRtpReceiver.getCapabilities = (kind) => {
+  const { codecs, ...rest } = all(kind);
+  return { ...rest, codecs: codecs.filter(({ mimeType }) => mimeType !== "video/H264") };
+};
+"""
+
+
+def run(seconds: float = 70.0, codec: Codec = "h264", transform: bool = True) -> dict[str, Any]:
+    """Watch for ``seconds``: 2,000 pictures take 67. Without ``transform`` the page cannot look into frames."""
+    with chromium() as browser, app(codec) as url:
         page = watching_page(browser)
+        if not transform:
+            page.add_init_script(_NO_TRANSFORM)
+        if codec != "h264":
+            page.add_init_script(_NO_H264)
         page.goto(url)
         wait_for(page, "window.matched?.length > 5")
         page.evaluate("matched.length = 0")
         page.wait_for_timeout(1000 * seconds)
-        return _figures(page)
+        return figures(page.evaluate("matched"))
 
 
-def _figures(page: Page) -> dict[str, Any]:
-    matched = page.evaluate("matched")
-    starts = Counter((rtp - barcode * _TICKS) % 2**32 for barcode, _, rtp in matched if barcode is not None)
+def figures(matched: Sequence[Any]) -> dict[str, Any]:
+    """How many pictures had which boxes; ``matched`` is the page's."""
+    starts = Counter(
+        (rtp - barcode * _TICKS) % 2**32 for barcode, _, rtp, _ in matched if barcode is not None
+    )
     start = starts.most_common(1)[0][0]
-    kinds = Counter(_kind(barcode, track, (rtp - start) % 2**32 // _TICKS) for barcode, track, rtp in matched)
+    kinds = Counter(
+        _kind(barcode, track, later, (rtp - start) % 2**32 // _TICKS)
+        for barcode, track, rtp, later in matched
+    )
     return {"source": SOURCE, "pictures": len(matched), **{kind: kinds[kind] for kind in _KINDS}}
 
 
-_KINDS = ("right", "picture_ahead", "wrong", "without_boxes", "illegible")
+_KINDS = ("right", "late", "picture_ahead", "wrong", "without_boxes", "illegible")
 
 
-def _kind(barcode: int | None, track: int | None, announced: int) -> str:
+def _kind(barcode: int | None, track: int | None, later: int | None, announced: int) -> str:
     """Of one presented picture; ``announced`` is the frame that the browser says it presents.
 
     A busy browser may already hold the next picture when it announces one (``picture_ahead``): the box is
-    that of the frame announced, and lies for one refresh over the frame after it.
+    that of the frame announced, and lies for one refresh over the frame after it. A WebSocket's message may be
+    read just after its picture was presented (``late``).
     """
     if barcode is None:
         return "illegible"
     if track is None:
-        return "without_boxes"
+        return "late" if later == barcode else "without_boxes"
     if track == barcode:
         return "right"
     return "picture_ahead" if track == announced and barcode > announced else "wrong"
 
 
 @contextmanager
-def _app() -> Iterator[str]:
-    shown = OneHub("synthetic", BITRATE, Rendition("h264", "data"))
+def app(codec: Codec) -> Iterator[str]:
+    """A camera whose tracks bear the numbers of their frames, and the address of a page that shows it.
+
+    The page's browser must offer ``codec``, and no other of ours that is preferred to it.
+    """
+    shown = OneHub("synthetic", BITRATE, Rendition(codec, "data"))
     hub = shown.only
     service = WhepService(lambda camera_id: shown, max_viewers=1, loopback_only=True)
-    app = FastAPI()
-    app.include_router(service.router)
-    app.mount("/web", StaticFiles(directory=WEB))
-    app.add_api_route("/", lambda: HTMLResponse(_PAGE))
-    app.add_api_route("/script.js", lambda: Response(_SCRIPT, media_type="text/javascript"))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
+    api = FastAPI()
+    api.include_router(service.router)
+    api.mount("/web", StaticFiles(directory=WEB))
+    api.add_api_route("/", lambda: HTMLResponse(_PAGE))
+    api.add_api_route("/script.js", lambda: Response(_SCRIPT, media_type="text/javascript"))
+    server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, ws="websockets-sansio"))
     stop = threading.Event()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -1,19 +1,23 @@
 /**
- * Boxes drawn by the page over a clean picture: each on the very frame that it came with. It takes the
- * tracks from the receiver (sei-worker.js) and draws when the video presents their frame, the way
+ * Boxes drawn by the page over a clean picture: each on the very frame that it belongs to. It takes the
+ * tracks out of H.264 frames (sei-worker.js), or from a WebSocket where the codec cannot carry them or the
+ * browser does not let a page look into frames, and draws when the video presents their frame, the way
  * stream/annotate.py draws into the picture. It knows nothing of tiles, cameras or signalling.
  */
 
+import { tracksIn } from "./tracks.js";
+
 const KEPT = 64; // frames on their way through decoder and compositor are far fewer
 const CELL = 2; // pixels: what shares one colour sample in the picture, and the grid that boxes keep to
-
-/** Whether this browser lets a page read what is in the frames. */
-export const supported = typeof RTCRtpScriptTransform === "function";
+const OPEN_AGAIN_MS = 1000;
 
 export class Overlay {
   #video;
   #context;
+  #receiver = null;
   #worker = null;
+  #socket = null;
+  #timer = 0;
   #byFrame = new Map();
   #shown = null;
   #presented = null; // the frame that is on the screen, whether or not its tracks have come
@@ -48,28 +52,56 @@ export class Overlay {
     this.#draw();
   }
 
-  /** Read the tracks out of what a receiver receives, from now on. */
+  /** Take the tracks of what a receiver receives. Before it is negotiated: later Chromium lets nobody look. */
   attach(receiver) {
     this.detach();
+    this.#receiver = receiver;
+    if (typeof RTCRtpScriptTransform !== "function") return;
     this.#worker = new Worker(new URL("sei-worker.js", import.meta.url));
-    this.#worker.onmessage = ({ data }) => {
-      this.#byFrame.set(data.rtpTimestamp, data);
-      if (this.#byFrame.size > KEPT) this.#byFrame.delete(this.#byFrame.keys().next().value);
-      if (data.rtpTimestamp === this.#presented) this.#present(this.#presented);
-    };
+    this.#worker.onmessage = ({ data }) => this.#take(data.rtpTimestamp, data.record);
     receiver.transform = new RTCRtpScriptTransform(this.#worker);
   }
 
+  /**
+   * What was negotiated for the receiver attached, before it receives anything.
+   * @param {{h264: boolean, boxes: string|null}} answer  whether its frames carry tracks; where else they can be had
+   */
+  answered({ h264, boxes }) {
+    if (!this.#receiver || (h264 && this.#worker)) return;
+    // The worker stays and finds nothing: in Chromium a transform that is taken away again ends the pictures.
+    if (boxes) this.#listen(boxes.replace(/^http/, "ws"));
+  }
+
+  /** Messages are a frame's RTP timestamp and its record (stream/webrtc/boxes.py). */
+  #listen(url) {
+    const socket = (this.#socket = new WebSocket(url));
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => this.#take(new DataView(data).getUint32(0), new Uint8Array(data, 4));
+    socket.onclose = () => {
+      if (this.#socket === socket) this.#timer = setTimeout(() => this.#listen(url), OPEN_AGAIN_MS);
+    };
+  }
+
+  #take(rtpTimestamp, record) {
+    const tracks = tracksIn(record);
+    if (!tracks) return;
+    this.#byFrame.set(rtpTimestamp, tracks);
+    if (this.#byFrame.size > KEPT) this.#byFrame.delete(this.#byFrame.keys().next().value);
+    if (rtpTimestamp === this.#presented) this.#present(rtpTimestamp);
+  }
+
   detach() {
+    clearTimeout(this.#timer);
     this.#worker?.terminate();
-    this.#worker = null;
+    this.#socket?.close();
+    this.#worker = this.#socket = this.#receiver = null;
     this.#byFrame.clear();
     this.#shown = this.#presented = null;
     this.#draw();
   }
 
   #present(rtpTimestamp) {
-    if (!this.#worker) return;
+    if (!this.#receiver) return;
     this.#presented = rtpTimestamp;
     this.#shown = this.#byFrame.get(rtpTimestamp) ?? null;
     this.#draw();

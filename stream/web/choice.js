@@ -3,8 +3,6 @@
  * browser. It knows nothing of cameras or tiles.
  */
 
-import { supported } from "./boxes.js";
-
 const KEY = "lookout.boxes";
 
 export class Choice {
@@ -22,8 +20,6 @@ export class Choice {
     this.#onChange = onChange;
     this.#recall();
     const select = this.#part("select");
-    for (const option of select.options) option.disabled = option.value !== "drawn" && !supported;
-    if (!supported) select.title = "This browser cannot read what comes along with a picture (RTCRtpScriptTransform).";
     select.value = this.boxes;
     select.addEventListener("change", () => this.#change({ boxes: select.value }));
     this.#part("fieldset").addEventListener("change", () => this.#change({ hidden: this.#unchecked }));
@@ -65,7 +61,7 @@ export class Choice {
   #recall() {
     try {
       const { boxes, hidden } = JSON.parse(localStorage.getItem(KEY)) ?? {};
-      if (supported && ["drawn", "data", "none"].includes(boxes)) this.boxes = boxes;
+      if (["drawn", "data", "none"].includes(boxes)) this.boxes = boxes;
       if (Array.isArray(hidden)) this.hidden = hidden.map(String);
     } catch {
       // Nothing kept, or not by us.

@@ -54,7 +54,8 @@ export class Tile {
       this.#address,
       (stream) => (this.#video.srcObject = stream),
       (state, reason) => this.#connected(state, reason),
-      (receiver) => (this.#boxes === "drawn" ? this.#overlay.detach() : this.#overlay.attach(receiver)),
+      (receiver) => this.#boxes !== "drawn" && this.#overlay.attach(receiver),
+      (answer) => this.#overlay.answered(answer),
     );
     this.choose(choice);
     this.update(camera);
@@ -176,6 +177,7 @@ export class Tile {
     if (state !== "connected") {
       this.#playing = false;
       this.#meter.forget();
+      this.#overlay.detach();
     }
     this.#show();
   }

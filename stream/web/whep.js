@@ -7,6 +7,7 @@ const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 8000;
 export const CONNECT_WITHIN_MS = 8000;
 export const LOST_AFTER_MS = 2500;
+const BOXES_RELATION = "urn:lookout:boxes";
 
 export class WhepPlayer {
   #url;
@@ -14,6 +15,7 @@ export class WhepPlayer {
   #onStream;
   #onState;
   #onReceiver;
+  #onAnswer;
   #peer = null;
   #session = null;
   #joining = null;
@@ -26,12 +28,15 @@ export class WhepPlayer {
    * @param {(stream: MediaStream) => void} onStream  called once for every join
    * @param {(state: "idle"|"joining"|"connected"|"waiting", reason: string) => void} onState
    * @param {(receiver: RTCRtpReceiver) => void} onReceiver  called for every join, before it is negotiated
+   * @param {(answer: {h264: boolean, boxes: string|null}) => void} onAnswer  then, before anything is received:
+   *   whether it will be H.264, and where boxes are to be had besides
    */
-  constructor(url, onStream, onState, onReceiver) {
+  constructor(url, onStream, onState, onReceiver, onAnswer) {
     this.#url = url;
     this.#onStream = onStream;
     this.#onState = onState;
     this.#onReceiver = onReceiver;
+    this.#onAnswer = onAnswer;
   }
 
   /** Another endpoint: join there, if a stream is wanted. */
@@ -99,11 +104,12 @@ export class WhepPlayer {
       // through a TURN server can they not reach it, so candidates follow where there are such servers.
       const candidates = iceServers.length ? gathered(peer) : null;
       const height = this.#height;
-      const { session, answer } = await post(sized(this.#url, height), peer.localDescription.sdp);
+      const { session, answer, boxes } = await post(sized(this.#url, height), peer.localDescription.sdp);
       if (this.#peer !== peer) return remove(session);
       this.#session = session;
       if (this.#height !== height) fetch(sized(session, this.#height), { method: "PUT" }).catch(() => {});
       candidates?.to((candidate) => trickle(session, candidate));
+      this.#onAnswer({ h264: /^a=rtpmap:\d+ H264\//im.test(answer), boxes });
       await peer.setRemoteDescription({ type: "answer", sdp: answer });
       if (this.#peer === peer) this.#onStream(new MediaStream([receiver.track]));
     } catch (error) {
@@ -159,21 +165,26 @@ export function serversOf(url) {
   const kept = known.get(origin);
   if (kept && performance.now() < kept.until) return kept.servers;
   const servers = fetch(url, { method: "OPTIONS", signal: AbortSignal.timeout(CONNECT_WITHIN_MS) })
-    .then((response) => (response.ok ? iceServers(response.headers.get("Link") ?? "") : Promise.reject(response)))
+    .then((response) => (response.ok ? iceServers(response.headers.get("Link")) : Promise.reject(response)))
     .catch(() => (known.delete(origin), [])); // joining will say what is wrong
   known.set(origin, { servers, until: performance.now() + SERVERS_LAST_MS });
   return servers;
 }
 
-/** Link headers (RFC 8288) with rel="ice-server" as what RTCPeerConnection takes. */
-export function iceServers(header) {
-  const links = header.matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g);
-  return [...links].flatMap(([, urls, rest]) => {
+/** Link headers (RFC 8288): of each its url and parameters. */
+function links(header) {
+  const found = (header ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g);
+  return [...found].map(([, url, rest]) => {
     const pairs = [...rest.matchAll(/([\w-]+)="((?:[^"\\]|\\.)*)"/g)];
-    const said = Object.fromEntries(pairs.map(([, key, value]) => [key, value.replace(/\\(.)/g, "$1")]));
-    if (said.rel !== "ice-server") return [];
-    return [said.username ? { urls, username: said.username, credential: said.credential } : { urls }];
+    return { url, ...Object.fromEntries(pairs.map(([, key, value]) => [key, value.replace(/\\(.)/g, "$1")])) };
   });
+}
+
+/** Those with rel="ice-server" as what RTCPeerConnection takes. */
+export function iceServers(header) {
+  return links(header)
+    .filter(({ rel }) => rel === "ice-server")
+    .map(({ url, username, credential }) => (username ? { urls: url, username, credential } : { urls: url }));
 }
 
 /** The candidates that a connection gathers, from now on, to be handed to whoever will take them. */
@@ -224,8 +235,10 @@ export async function post(url, sdp) {
   });
   if (!response.ok) throw await refusal(response);
   const location = response.headers.get("Location");
+  const boxes = links(response.headers.get("Link")).find(({ rel }) => rel === BOXES_RELATION);
   return {
     session: location && new URL(location, response.url).href,
+    boxes: boxes ? new URL(boxes.url, response.url).href : null,
     answer: await response.text(),
   };
 }

@@ -8,12 +8,15 @@ picture, big endian: its RTP timestamp (u32, as in the headers of its packets), 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream.encode import EncodedUnit
+
+log = logging.getLogger(__name__)
 
 # Who does not read in time loses the oldest: their pictures are long gone from the screen.
 FEED_UNITS = 8
@@ -28,7 +31,7 @@ class BoxFeed:
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._waiting: deque[EncodedUnit] = deque(maxlen=FEED_UNITS)
+        self._waiting: deque[tuple[int, bytes]] = deque(maxlen=FEED_UNITS)  # timestamp, record
         self._wake = asyncio.Event()
         self._over: asyncio.Future[str] | None = None  # of the WebSocket that is served
 
@@ -36,7 +39,7 @@ class BoxFeed:
         """The viewer is being sent this unit. Without a WebSocket the newest are kept for the one to come."""
         if self._over is not None and len(self._waiting) == FEED_UNITS:
             self.dropped += 1
-        self._waiting.append(unit)
+        self._waiting.append((unit.timestamp & 0xFFFFFFFF, unit.record))
         self._wake.set()
 
     def close(self, reason: str) -> None:
@@ -59,6 +62,8 @@ class BoxFeed:
             results = await asyncio.gather(sending, listening, return_exceptions=True)
             if self._over is over:
                 self._over = None
+            if self.dropped:
+                log.info("a WebSocket was too slow for the boxes of %d pictures", self.dropped)
         for fault in results:
             if isinstance(fault, Exception) and not isinstance(fault, WebSocketDisconnect):
                 raise fault
@@ -74,5 +79,5 @@ class BoxFeed:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                unit = self._waiting.popleft()
-                await websocket.send_bytes((unit.timestamp & 0xFFFFFFFF).to_bytes(4, "big") + unit.record)
+                timestamp, record = self._waiting.popleft()
+                await websocket.send_bytes(timestamp.to_bytes(4, "big") + record)

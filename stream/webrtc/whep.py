@@ -1,7 +1,7 @@
 """WHEP (draft-ietf-wish-whep): a POST joins a camera, a PATCH trickles candidates, a DELETE leaves.
 
-A PUT, which is ours, asks for another size of picture, and a WebSocket, ours too, has the boxes. Knows nothing of pictures, packets or aiortc;
-what it refuses it raises as ``SignallingError``.
+A PUT, which is ours, asks for another size of picture; a WebSocket, which is ours too, brings the boxes.
+Knows nothing of pictures, packets or aiortc; what it refuses it raises as ``SignallingError``.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from playwright.sync_api import Page, expect
 
 from stream.annotate import Annotator
 from stream.bench import boxes as bench
 from stream.bench.chromium import wait_for
+from stream.encode import Codec
 from stream.frames import Tracks
 from tests.stream.test_encode import flat, planes_of
 
@@ -31,12 +33,15 @@ async ([width, height, track]) => {
 """
 
 
-def test_every_box_is_of_the_frame_that_is_shown() -> None:
-    figures = bench.run(seconds=5.0)
+@pytest.mark.parametrize(("codec", "transform"), [("h264", True), ("h264", False), ("vp8", True)])
+def test_every_box_is_of_the_frame_that_is_shown(codec: Codec, transform: bool) -> None:
+    """Inside H.264, and on a WebSocket where the page cannot look into frames or they carry nothing."""
+    figures = bench.run(4.0, codec, transform)
     print(figures)
-    assert figures["pictures"] >= 100
+    assert figures["pictures"] >= 80
     assert figures["wrong"] == 0
-    assert figures["right"] >= 0.9 * figures["pictures"]
+    in_time = figures["right"] + (0 if codec == "h264" and transform else figures["late"])
+    assert in_time >= 0.9 * figures["pictures"]
 
 
 def test_outlines_are_those_of_the_server(watch: Watch, page: Page) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from stream.bench import boxes as bench
 from stream.bench.chromium import WATCH_SCRIPT
 from tests.browser import firefox as browser
-from tests.browser.walking import MEASURE, boxed_pictures
+from tests.browser.walking import LEG, MEASURE, SETTLED, boxed_pictures
 
 pytestmark = pytest.mark.skipif(
     browser.find_firefox() is None, reason=f"needs Firefox ({' or '.join(browser.NAMES)})"
@@ -39,6 +40,24 @@ COMPLETE_OFFER = """
   video.play();
   await new Promise((resolve) => video.requestVideoFrameCallback(resolve));
   return { sdp, seconds: (performance.now() - began) / 1000 };
+})()
+"""
+
+
+CHOOSE = """
+(() => {{
+  const select = document.querySelector(".boxes select");
+  select.value = "{}";
+  select.dispatchEvent(new Event("change"));
+}})()
+"""
+
+PAINTED = """
+(() => {
+  const canvas = document.querySelector(".stage canvas");
+  if (canvas.hidden || !canvas.width) return false;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.some((value, at) => at % 4 === 3 && value);
 })()
 """
 
@@ -77,12 +96,30 @@ def test_a_complete_offer_with_hidden_addresses_is_no_obstacle(
         assert joined["seconds"] < 2.0
 
 
-def test_boxes_are_in_the_picture(
+def test_boxes_are_in_the_picture_or_over_it(
     watch: Watch, firefox: browser.Firefox, walk: Path, yolox_nano: Path
 ) -> None:
     with watch(str(walk), "--score", "0.6", "--model", str(yolox_nano)) as app:
         firefox.goto(app.url)
         firefox.wait_for("lookout.shown.length > 10")
         firefox.evaluate(f"({MEASURE})()")
-        firefox.wait_for("measured.filter(([index]) => index % 42 >= 15).length > 25")
-        assert boxed_pictures(firefox.evaluate("measured"))
+        for boxes in ("drawn", "data"):
+            firefox.evaluate(CHOOSE.format(boxes))
+            firefox.wait_for(f"{PAINTED} === {'true' if boxes == 'data' else 'false'}")
+            firefox.evaluate("measured.length = 0")
+            firefox.wait_for(f"measured.filter(([index]) => index % {LEG} >= {SETTLED}).length > 25")
+            # On a busy machine a box may come just after its picture was measured, and be drawn then.
+            assert boxed_pictures(firefox.evaluate("measured"), at_least=0.7)
+        assert app.camera("walk")["viewers"] == 1
+
+
+def test_every_box_over_the_picture_is_of_its_frame(firefox: browser.Firefox) -> None:
+    with bench.app("vp8") as url:
+        firefox.goto(url)
+        firefox.wait_for("window.matched?.length > 5")
+        firefox.evaluate("matched.length = 0")
+        firefox.wait_for("matched.length > 100")
+        figures = bench.figures(firefox.evaluate("matched"))
+    print(figures)
+    assert figures["wrong"] == 0
+    assert figures["right"] + figures["late"] >= 0.9 * figures["pictures"]

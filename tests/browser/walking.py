@@ -92,16 +92,16 @@ def film(person: np.ndarray, path: Path) -> Path:
     return path
 
 
-def boxed_pictures(measured: Sequence[Any]) -> list[Any]:
+def boxed_pictures(measured: Sequence[Any], at_least: float = 0.9) -> list[Any]:
     """Those of ``window.measured`` that have a box, where the tracker has had time to understand the last turn.
 
-    Fails if many have none.
+    Fails if less than this share of them has one.
     """
     legible = [(index, box) for index, box in measured if index is not None]
     settled = [(index, box) for index, box in legible if index % LEG >= SETTLED]
     boxed = [(index, box) for index, box in settled if box is not None]
     assert len(settled) >= 20, f"only {len(settled)} of {len(measured)} pictures are of use"
-    assert len(boxed) >= 0.9 * len(settled), "the person is not boxed"
+    assert len(boxed) >= at_least * len(settled), "the person is not boxed"
     return boxed
 
 
