@@ -20,6 +20,8 @@ from tests.stream.test_encode import flat, planes_of
 
 Watch = Callable[..., Any]
 
+TOKEN = "a-token-of-the-page"
+
 # The outline of a box on a canvas of a size, as rows of 0 and 1.
 OUTLINE = """
 async ([width, height, track]) => {
@@ -31,6 +33,16 @@ async ([width, height, track]) => {
     Array.from({ length: width }, (_, x) => (data[4 * (y * width + x) + 3] ? 1 : 0)).join(""));
 }
 """
+
+# How many values of the canvas over the picture are painted.
+DRAWN = """
+(() => {
+  const canvas = document.querySelector(".stage canvas");
+  if (!canvas || canvas.hidden || !canvas.width) return 0;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter((value, at) => at % 4 === 3 && value).length;
+})()
+""".strip()
 
 
 @pytest.mark.parametrize(("codec", "transform"), [("h264", True), ("h264", False), ("vp8", True)])
@@ -71,32 +83,44 @@ def both_outlines(
 
 
 def test_what_is_wanted_is_chosen_and_kept(watch: Watch, page: Page, bikes: Path, yolox_nano: Path) -> None:
-    over = "document.querySelector('.stage canvas')"
-    drawn = f"""(() => {{ const canvas = {over}; if (!canvas || canvas.hidden || !canvas.width) return 0;
-        const {{ data }} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return data.filter((value, at) => at % 4 === 3 && value).length; }})()"""
     with watch(str(bikes), "--model", str(yolox_nano)) as app:
         page.goto(app.url)
         expect(page.locator(".state")).to_have_text("Live")
-        assert page.evaluate(drawn) == 0
+        assert page.evaluate(DRAWN) == 0
         page.select_option(".boxes select", "data")
-        wait_for(page, f"{drawn} > 500")
+        wait_for(page, f"{DRAWN} > 500")
         page.reload()
-        wait_for(page, f"{drawn} > 500")
+        wait_for(page, f"{DRAWN} > 500")
         page.click(".boxes summary")
         for name in app.get("api/app")["names"]:
             page.locator(f"fieldset input[name='{name}']").evaluate("box => box.checked && box.click()")
-        wait_for(page, f"{drawn} === 0")
+        wait_for(page, f"{DRAWN} === 0")
         page.wait_for_timeout(500)
-        assert page.evaluate(drawn) == 0
+        assert page.evaluate(DRAWN) == 0
         page.locator("fieldset input[name='person']").check()
-        wait_for(page, f"{drawn} > 500")
+        wait_for(page, f"{DRAWN} > 500")
         hidden = json.loads(page.evaluate("localStorage.getItem('lookout.boxes')"))["hidden"]
         assert "person" not in hidden
         assert "car" in hidden
         page.select_option(".boxes select", "none")
-        assert page.evaluate(drawn) == 0
+        assert page.evaluate(DRAWN) == 0
         assert page.locator(".boxes details").is_hidden()
+
+
+def test_boxes_come_by_websocket_where_a_token_is_set(
+    watch: Watch, page: Page, bikes: Path, yolox_nano: Path, tmp_path: Path
+) -> None:
+    """The page's cookie opens it. What ends with the session is opened anew with the next."""
+    config = tmp_path / "token.yaml"
+    config.write_text(f"server: {{token: {TOKEN}}}\ncameras: {{bikes: {{source: {bikes}}}}}\n")
+    page.add_init_script("delete window.RTCRtpScriptTransform")
+    with watch("--config", str(config), "--model", str(yolox_nano)) as app:
+        page.goto(f"{app.url}/?token={TOKEN}")
+        for _ in range(2):
+            page.select_option(".boxes select", "data")
+            wait_for(page, f"{DRAWN} > 500")
+            page.select_option(".boxes select", "drawn")
+            wait_for(page, f"{DRAWN} === 0")
 
 
 def test_a_track_says_more_under_the_pointer(watch: Watch, page: Page, bikes: Path, yolox_nano: Path) -> None:

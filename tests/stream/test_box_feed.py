@@ -43,6 +43,7 @@ async def test_each_message_is_of_a_picture_that_was_sent(codec: Codec) -> None:
     sent: list[int] = []
     shown: dict[int, int | None] = {}  # by timestamp after the first
     announced: dict[int, int] = {}
+    sizes: set[tuple[int, int]] = set()
 
     def note(packet: RtpPacket) -> None:
         if packet.marker:
@@ -60,16 +61,20 @@ async def test_each_message_is_of_a_picture_that_was_sent(codec: Codec) -> None:
         await peer.join()
         assert list(app.hubs) == [Rendition(codec, "data")]
         async with socket_of(url, peer.location) as socket:
-            for _ in range(40):
+            for number in range(40):
+                if number == 15:  # from now on of another hub, with a clock of its own
+                    assert (await http.put(f"{peer.location}?height=90")).status_code == 204
                 message = await asyncio.wait_for(socket.recv(), 5)
                 assert isinstance(message, bytes)
                 timestamp, version, width, height, count, track = struct.unpack_from(">IBHHHI", message)
-                assert (version, width, height, count, len(message)) == (1, 320, 180, 1, 4 + 7 + 26)
+                assert (version, count, len(message)) == (1, 1, 4 + 7 + 26)
+                sizes.add((width, height))
                 assert timestamp not in announced, "each picture is announced once"
                 announced[timestamp] = track
         await until(lambda: sent[-1] > max(announced) and peer.pictures > 35)
         await peer.leave()
         await other.leave()
+    assert sizes == {(320, 180), (160, 90)}
     first = sent.index(next(iter(announced)))
     assert sent[first : first + 40] == list(announced), "in order, and without a gap"
     pairs = [(track, shown.get((timestamp - sent[0]) % 2**32)) for timestamp, track in announced.items()]
