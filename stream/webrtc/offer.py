@@ -88,6 +88,8 @@ def _fault(media: list[Any], purpose: Purpose) -> str | None:
         return f"expected a video section to {_VERBS[purpose]}, got {video.direction}"
     if any(section.dtls is None or not section.dtls.fingerprints for section in media):
         return "expected a DTLS fingerprint for every section, got none"
+    if any(section.rtp.muxId is None for section in media):
+        return "expected a name after a=mid, such as a=mid:0, got none"
     return None
 
 

@@ -61,6 +61,7 @@ async def test_the_answer_says_what_will_be_sent() -> None:
             406,
             "H.264",
         ),
+        (lambda sdp: sdp.replace("a=mid:0", "a=mid"), 400, "such as a=mid:0"),
         (lambda sdp: sdp + "a=x:" + "y" * MAX_BODY_BYTES, 413, "65536 bytes"),
     ],
 )
