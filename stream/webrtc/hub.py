@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,11 +19,13 @@ from typing import TypeVar
 
 from av import VideoFrame
 
-from stream.encode import CLOCK_HZ, NOMINAL_FRAME_RATE, EncodedUnit, H264Name, make_encoder
+from stream.encode import NOMINAL_FRAME_RATE, EncodedUnit, H264Name, make_encoder
 from stream.frames import Frame, Tracks
 from stream.latest import Latest
 from stream.planes import Shrinker, writable
+from stream.webrtc.audience import Audience
 from stream.webrtc.rendition import Rendition
+from stream.webrtc.rtp_clock import RtpClock
 from stream.webrtc.sei import tracks_record, tracks_sei
 from stream.webrtc.viewer import Viewer
 
@@ -43,8 +44,6 @@ STALE_S = 10.0
 # Units handed to the loop and not yet given out. A loop that lags holds the encoder back, so
 # pictures are dropped before they are encoded and what was encoded stays decodable.
 UNITS_IN_FLIGHT = 4
-# A jump of the stream's clock beyond this is a new epoch, not a gap in the pictures.
-LONGEST_GAP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class _Shown:
     tracks: Tracks
 
 
-class Hub:
+class Hub(Audience):
     """One rendition of one camera, and its viewers.
 
     Args:
@@ -67,8 +66,7 @@ class Hub:
         lossless: ``show`` waits for the encoder instead of dropping (offline runs and tests).
 
     ``dropped`` counts pictures offered while somebody watched that were never encoded.
-    ``publish_age_s`` is how old the newest unit that is no repeat was when it was given to the viewers.
-    ``keyframes`` and ``encoder_starts`` are for tests: nothing else tells what the viewers share.
+    ``encoder_starts`` is for tests: nothing else tells what the viewers share.
     """
 
     def __init__(
@@ -81,26 +79,18 @@ class Hub:
         h264: H264Name = "libx264",
         lossless: bool = False,
     ) -> None:
-        self.name = name
-        self.rendition = rendition
-        self.dropped = self.units = self.bytes = 0
-        self.keyframes = self.encoder_starts = 0
-        self.publish_age_s: float | None = None
+        super().__init__(name, rendition)
+        self.encoder_starts = 0
         self._draw = draw
         self._bitrate = bitrate
         self._h264 = h264
         self._lossless = lossless
         self._frame_rate = NOMINAL_FRAME_RATE
-        self._clock = _RtpClock()
-        self._viewers: list[Viewer] = []
+        self._clock = RtpClock()
         self._newest: _Shown | None = None
         self._number = 0
         self._run: _Run | None = None
         self._closed = False
-
-    @property
-    def viewers(self) -> int:
-        return len(self._viewers)
 
     @property
     def bitrate(self) -> int:
@@ -136,9 +126,7 @@ class Hub:
 
     def leave(self, viewer: Viewer) -> bool:
         """Remove a viewer; the last one stops the encoder. False: it was not here, which is harmless."""
-        joined = viewer in self._viewers
-        if joined:
-            self._viewers.remove(viewer)
+        joined = super().leave(viewer)
         if not self._viewers:
             self._stop_run()
         return joined
@@ -162,26 +150,14 @@ class Hub:
             run.stop()
 
     def _deliver(self, run: _Run, unit: EncodedUnit) -> None:
-        """Give one unit to every viewer (on the loop). One wake-up a picture, however many watch."""
         run.credit.release()
-        if run is not self._run:
-            return
-        self.units += 1
-        if not unit.repeat:
-            self.publish_age_s = monotonic() - unit.captured_at
-        self.keyframes += unit.keyframe
-        self.bytes += unit.size
-        for viewer in tuple(self._viewers):
-            viewer.offer(unit)
+        if run is self._run:
+            self._give(unit)
 
     def _end(self, run: _Run, reason: str) -> None:
-        """No unit will come any more: end the viewers, so that nobody stares at a frozen picture."""
-        if run is not self._run:
-            return
-        self._run = None
-        viewers, self._viewers = self._viewers, []
-        for viewer in viewers:
-            viewer.ended(reason)
+        if run is self._run:
+            self._run = None
+            self._dismiss(reason)
 
 
 class _Run:
@@ -283,29 +259,3 @@ class _Run:
         unit = self._encoder.encode(picture, timestamp, keyframe, frame.captured_at, sei)
         self._previous = shown
         return replace(unit, repeat=repeat, record=record)
-
-
-class _RtpClock:
-    """Stream seconds -> RTP's 90 kHz, always growing, from a random start (RFC 3550 section 5.1)."""
-
-    def __init__(self) -> None:
-        self._offset = secrets.randbits(31)
-        self._last: int | None = None
-        self._last_at = 0.0
-
-    def stamp(self, time_s: float, repeat: bool) -> int:
-        """The timestamp of a picture; of one that is sent again, moved on by the time since."""
-        now = monotonic()
-        stamp = round(time_s * CLOCK_HZ) + self._offset
-        if self._last is not None:
-            elapsed = round((now - self._last_at) * CLOCK_HZ)
-            step = stamp - self._last
-            if repeat:
-                stamp = self._last + max(1, elapsed)
-            elif abs(step - elapsed) > LONGEST_GAP_S * CLOCK_HZ:  # the stream's clock was set anew
-                self._offset += max(1, elapsed) - step
-                stamp = self._last + max(1, elapsed)
-            else:
-                stamp = self._last + max(1, step)  # a repeat may have run ahead a little
-        self._last, self._last_at = stamp, now
-        return stamp
