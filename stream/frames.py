@@ -1,4 +1,4 @@
-"""What travels through the pipeline: ``Frame``, ``Detections``, ``Tracks``.
+"""What travels through the pipeline: ``Frame``, ``AccessUnit``, ``Detections``, ``Tracks``.
 
 All are immutable and are validated once, where they are made from outside data. Boxes are xyxy
 in *source* pixels. Times are seconds: ``time_s`` is the stream's clock, ``captured_at`` is
@@ -30,6 +30,21 @@ class Frame:
 
     picture: VideoFrame
     index: int
+    time_s: float
+    captured_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """One picture as the camera compressed it: H.264 in Annex-B form, of ``width`` x ``height`` pixels.
+
+    A ``keyframe`` is an IDR picture with its parameter sets before it: decoding can start there.
+    """
+
+    data: bytes
+    keyframe: bool
+    width: int
+    height: int
     time_s: float
     captured_at: float
 

@@ -5,11 +5,15 @@ It knows no backend; ``stream/sources/__init__.py`` chooses one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from stream.frames import Frame
+from stream.frames import AccessUnit, Frame
+from stream.h264 import Profile
 from stream.sources.inlet import Inlet
+
+Listener = Callable[[AccessUnit], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,17 @@ class Source(Protocol):
     """A stream of pictures. Used by one thread, except ``close``, which any thread may call.
 
     ``bad_packets`` counts what could not be decoded and was skipped.
+
+    ``listener``, while there is one, is called with every access unit of a stream whose pictures come in the
+    order in which they are sent, none left out, from some thread; it must return soon. ``forwards`` is the
+    profile of those, or says in words why there are none.
     """
 
     info: SourceInfo
+    listener: Listener | None
+
+    @property
+    def forwards(self) -> Profile | str: ...
 
     @property
     def bad_packets(self) -> int: ...

@@ -1,12 +1,15 @@
 """Time for sources: timestamps that only grow, and playing a file at its own speed.
 
-It knows nothing of containers or codecs; it gets seconds and gives seconds.
+It knows nothing of containers or codecs.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+
+from stream.frames import Frame
 
 _MAX_GAP_S = 10.0  # a longer jump is another clock, not a pause
 _JITTER_S = 1.0  # a shorter step backwards is one picture out of order, not another clock
@@ -49,6 +52,41 @@ class StreamClock:
     def _is_another_clock(self, time_s: float) -> bool:
         jump_s = time_s - self._expected_s
         return jump_s < -_JITTER_S or jump_s > max(self._longest_gap_s, 4 * self._step_s)
+
+
+class CameraClock:
+    """Keeps ``time_s`` and ``index`` growing when a source is opened again and starts at zero.
+
+    The first that comes after a restart, picture or access unit, from whichever thread, sets the time.
+    """
+
+    def __init__(self) -> None:
+        self._last: Frame | None = None
+        self._time_offset_s = 0.0
+        self._index_offset = 0
+        self._lock = threading.Lock()
+        self._time_restarted = self._index_restarted = False
+
+    def restart(self) -> None:
+        with self._lock:
+            self._time_restarted = self._index_restarted = self._last is not None
+
+    def aligned_s(self, time_s: float, captured_at: float) -> float:
+        """The camera's time of what its source says was at ``time_s``."""
+        with self._lock:
+            if self._time_restarted and self._last is not None:
+                gap_s = max(captured_at - self._last.captured_at, 1e-3)
+                self._time_offset_s = self._last.time_s + gap_s - time_s
+                self._time_restarted = False
+            return time_s + self._time_offset_s
+
+    def align(self, frame: Frame) -> Frame:
+        time_s = self.aligned_s(frame.time_s, frame.captured_at)
+        if self._index_restarted and self._last is not None:
+            self._index_offset = self._last.index + 1 - frame.index
+            self._index_restarted = False
+        self._last = replace(frame, time_s=time_s, index=frame.index + self._index_offset)
+        return self._last
 
 
 class Ending:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from stream.errors import SourceTimeout
 from stream.frames import Frame
+from stream.h264 import Profile
 from stream.latest import Latest
-from stream.sources.base import Source, SourceInfo, SourceOptions
+from stream.sources.base import Listener, Source, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 
 _NOTICE_S = 0.1
@@ -58,7 +59,25 @@ class DetachedSource:
 
     @property
     def bad_packets(self) -> int:
-        return 0 if self._source is None else self._source.bad_packets
+        return self._opened_source.bad_packets
+
+    @property
+    def forwards(self) -> Profile | str:
+        return self._opened_source.forwards
+
+    @property
+    def listener(self) -> Listener | None:
+        return self._opened_source.listener
+
+    @listener.setter
+    def listener(self, listener: Listener | None) -> None:
+        """It is called in the thread that reads, so it misses nothing that ``read`` leaves out."""
+        self._opened_source.listener = listener
+
+    @property
+    def _opened_source(self) -> Source:
+        assert self._source is not None  # or this would not have been made
+        return self._source
 
     def read(self) -> Frame | None:
         deadline = time.monotonic() + self._stall_s
@@ -76,6 +95,8 @@ class DetachedSource:
 
     def close(self) -> None:
         self._ending.set()
+        if self._source is not None:
+            self._source.listener = None
         self._frames.close()
 
     def _await_opening(self, timeout_s: float) -> None:

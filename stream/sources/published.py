@@ -18,7 +18,7 @@ from stream.encode import CLOCK_HZ, Codec
 from stream.errors import NothingPublished, SourceBroken
 from stream.frames import Frame
 from stream.planes import as_yuv420p
-from stream.sources.base import SourceInfo, SourceOptions
+from stream.sources.base import Listener, SourceInfo, SourceOptions
 from stream.sources.clock import Ending, StreamClock
 from stream.sources.inlet import NO_PICTURES, Encoded, Inlet
 
@@ -33,8 +33,11 @@ class PublishedSource:
         NothingPublished: nobody publishes, or no picture came.
     """
 
+    forwards = "what is published here is not passed on as it is"
+
     def __init__(self, inlet: Inlet, options: SourceOptions, ending: Ending) -> None:
         self.bad_packets = 0
+        self.listener: Listener | None = None
         self._publication = inlet.current()
         self._stall_s = options.stall_s
         self._ending = ending

@@ -23,10 +23,12 @@ from av.video.stream import VideoStream
 
 from stream.errors import LookoutError, NoVideo, SourceBroken
 from stream.frames import Frame
+from stream.h264 import Profile
 from stream.planes import as_yuv420p
-from stream.sources.base import SourceInfo, SourceOptions
+from stream.sources.base import Listener, SourceInfo, SourceOptions
 from stream.sources.clock import Ending, Pacer, StreamClock
 from stream.sources.faults import opening_fault, reading_fault
+from stream.sources.tap import Tap
 
 _MOST_BAD_PACKETS = 100  # in a row
 _MOST_PIXELS_FOR_ONE_CORE = 1920 * 1088
@@ -64,6 +66,7 @@ class PyavSource:
 
     def __init__(self, source: Input, options: SourceOptions, ending: Ending) -> None:
         self.bad_packets = 0
+        self.listener: Listener | None = None
         self._input = source
         self._options = options
         self._ending = ending
@@ -72,6 +75,7 @@ class PyavSource:
         self._first: VideoFrame | None = None
         try:
             self._stream = _video_stream(self._container, source)
+            self._tap = Tap(self._stream)
             if not self._stream.codec_context.width:  # not announced: the first picture tells
                 self._first = next(self._pictures, None)
         except LookoutError:
@@ -84,6 +88,10 @@ class PyavSource:
         self._pacer = Pacer(ending) if realtime and not sender_paces else None
         self._index = 0
         self._reading = threading.Lock()  # a container must not be closed under its reader
+
+    @property
+    def forwards(self) -> Profile | str:
+        return self._tap.forwards
 
     def read(self) -> Frame | None:
         with self._reading:
@@ -106,6 +114,9 @@ class PyavSource:
         if self._pacer is not None and not self._pacer.wait(time_s):
             return None
         captured_at = time.monotonic()
+        unit, listener = self._tap.unit(picture, time_s, captured_at), self.listener
+        if unit is not None and listener is not None:
+            listener(unit)
         frame = Frame(as_yuv420p(picture), self._index, time_s, captured_at)
         self._index += 1
         return frame
@@ -131,6 +142,7 @@ class PyavSource:
         self._container.close()
         self._container = _open(self._input, self._options)
         self._stream = _video_stream(self._container, self._input)
+        self._tap = Tap(self._stream)
         self._clock.restart()
 
     def _decode(self) -> Iterator[VideoFrame]:
@@ -142,6 +154,8 @@ class PyavSource:
             if packet is None:
                 return
             try:
+                if self.listener is not None:
+                    self._tap.mark(packet)
                 pictures = packet.decode()
             except av.error.EOFError:
                 return

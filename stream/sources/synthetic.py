@@ -19,7 +19,7 @@ from av.video.plane import VideoPlane
 from stream import barcode
 from stream.errors import UsageError
 from stream.frames import Frame
-from stream.sources.base import SourceInfo, SourceOptions
+from stream.sources.base import Listener, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 
 _PATTERN = re.compile(r"synthetic:(\d+)x(\d+)@(\d+(?:\.\d+)?)")
@@ -40,10 +40,12 @@ class SyntheticSource:
     """
 
     bad_packets = 0  # nothing is decoded
+    forwards = "this camera's pictures are made here, not sent by a camera, so there is nothing to pass on"
 
     def __init__(self, url: str, options: SourceOptions, stop: threading.Event | None = None) -> None:
         width, height, self._rate = parse_synthetic(url)
         self.info = SourceInfo(width, height, "raw", float(self._rate), live=True, backend="synthetic")
+        self.listener: Listener | None = None
         self._lossless = options.pace == "lossless"
         self._background = [_waves(*size, phase) for size, phase in _plane_sizes(width, height)]
         self._ending = Ending(stop)

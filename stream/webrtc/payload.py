@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stream.h264 import split_annex_b
+
 # 12 bytes of RTP, up to 24 of extensions, 16 of SRTP tag, 8 of UDP and 40 of IPv6 stay below 1,300:
 # a path with the smallest IPv6 MTU plus one tunnel still carries a packet whole.
 MAX_PAYLOAD = 1200
@@ -14,17 +16,6 @@ MAX_PAYLOAD = 1200
 _SLICES = range(1, 6)
 _STAP_A = 24
 _FU_A = 28
-
-
-def split_annex_b(stream: bytes) -> Iterator[bytes]:
-    """The NAL units of an Annex-B byte stream, without start codes and trailing zeros."""
-    start = stream.find(b"\0\0\1")
-    while start >= 0:
-        end = stream.find(b"\0\0\1", start + 3)
-        unit = stream[start + 3 : end if end >= 0 else len(stream)].rstrip(b"\0")
-        if unit:
-            yield unit
-        start = end
 
 
 def packetise_h264(stream: bytes, sei: bytes = b"") -> tuple[bytes, ...]:

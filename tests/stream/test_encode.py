@@ -27,8 +27,9 @@ from stream.encode import (
     make_encoder,
 )
 from stream.errors import DeviceUnavailable
+from stream.h264 import split_annex_b
 from stream.planes import writable
-from stream.webrtc.payload import MAX_PAYLOAD, packetise_h264, split_annex_b
+from stream.webrtc.payload import MAX_PAYLOAD, packetise_h264
 
 Plane = npt.NDArray[np.uint8]
 CODECS: tuple[Codec, ...] = ("h264", "vp8")

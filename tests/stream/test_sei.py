@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from stream.encode import H264Encoder, VP8Encoder
 from stream.frames import Tracks
+from stream.h264 import split_annex_b
 from stream.webrtc import sei
-from stream.webrtc.payload import MAX_PAYLOAD, split_annex_b
+from stream.webrtc.payload import MAX_PAYLOAD
 from stream.webrtc.sei import MOST_TRACKS, TRACKS_UUID, tracks_record, tracks_sei
 from tests.stream.test_encode import moving
 
