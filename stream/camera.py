@@ -3,7 +3,8 @@
 A decode thread reads the source and reopens it for ever, with capped exponential backoff and
 jitter; one that is published to waits for its publisher. The detector thread takes the newest
 frame from ``pending`` and gives back detections.
-Hubs (one a rendition) draw and encode while somebody watches. Knows nothing of HTTP or aiortc.
+Hubs (one a rendition) draw and encode while somebody watches; one passes on the camera's own packets.
+Knows nothing of HTTP or aiortc.
 """
 
 from __future__ import annotations
@@ -21,16 +22,26 @@ import cv2
 
 from stream.annotate import Annotator
 from stream.config import CameraConfig, EncoderConfig
-from stream.errors import LookoutError, NothingPublished, SourceBroken, SourceError, redact
-from stream.frames import Detections, Frame, Tracks
+from stream.errors import (
+    LookoutError,
+    NothingPublished,
+    SignallingError,
+    SourceBroken,
+    SourceError,
+    redact,
+)
+from stream.frames import AccessUnit, Detections, Frame, Tracks
+from stream.h264 import Profile
 from stream.latest import Latest
 from stream.planes import settle_tags
 from stream.rate import Rate
-from stream.sources import PUBLISHED, SourceInfo, SourceOptions, open_source
+from stream.sources import PUBLISHED, Source, SourceInfo, SourceOptions, open_source
+from stream.sources.clock import CameraClock
 from stream.sources.inlet import Inlet
 from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.hub import Hub
-from stream.webrtc.rendition import Rendition, lower, offered
+from stream.webrtc.rendition import SOURCE, Rendition, lower, offered
+from stream.webrtc.source_hub import SourceHub
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +80,7 @@ class CameraStatus:
     dropped: int
     detected: int
     encoded: int
+    forwarded: int
     display_dropped: int
     reconnects: int
 
@@ -97,6 +109,8 @@ class Camera:
         self._encoder = encoder
         self._hubs: dict[Rendition, Hub] = {}
         self._hubs_lock = threading.Lock()
+        self._source_hub: SourceHub | None = None
+        self._forwards: Profile | str | None = None  # as its source says; None: it has none now
         self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
         self._tracked_size: tuple[int, int] | None = None
@@ -105,7 +119,7 @@ class Camera:
         self._state: State = "connecting"
         self._reason: str | None = None
         self._info: SourceInfo | None = None
-        self._clock = _Clock()
+        self._clock = CameraClock()
         self._decoded = self._missed = self._bad_packets = self._detected = self._reconnects = 0
         self._last: Frame | None = None
         self._fps, self._detect_fps = Rate(), Rate()
@@ -117,7 +131,7 @@ class Camera:
         """Tell its threads to end; returns at once."""
         self._stop.set()
         self.pending.close()
-        for hub in list(self._hubs.values()):
+        for hub in self._all_hubs:
             hub.close()
 
     def join(self, timeout_s: float) -> None:
@@ -144,6 +158,29 @@ class Camera:
                     lossless=self.config.pace == "lossless",
                 )
             return self._hubs[rendition]
+
+    def source_hub(self) -> SourceHub:
+        """What passes the camera's own H.264 on, to all who want it; made on first use.
+
+        Raises:
+            SignallingError: 406, its stream cannot be passed on; 503, there is no stream now.
+        """
+        forwards = self._forwards
+        if forwards is None:
+            raise SignallingError(f"camera {self.id!r} sends no pictures now; try again later", 503, 1)
+        if isinstance(forwards, str):
+            raise SignallingError(f"{forwards}; leave out rendition=source", 406)
+        bridge = self.hub(replace(SOURCE, source=False))
+        with self._hubs_lock:
+            if self._source_hub is None:
+                self._source_hub = SourceHub(self.id, bridge, forwards)
+            return self._source_hub
+
+    @property
+    def _all_hubs(self) -> list[Hub | SourceHub]:
+        """The one that leans on another comes first."""
+        own = self._source_hub
+        return [*([] if own is None else [own]), *list(self._hubs.values())]
 
     def lower(self, rendition: Rendition) -> Rendition | None:
         """What a viewer gets who cannot have this one; None where nothing is below."""
@@ -188,7 +225,7 @@ class Camera:
         return jpeg.tobytes() if encoded else None
 
     def status(self) -> CameraStatus:
-        info, last, hubs = self._info, self._last, list(self._hubs.values())
+        info, last, hubs, own = self._info, self._last, self._all_hubs, self._source_hub
         newest = self._newest
         ages_s = [hub.publish_age_s for hub in hubs if hub.viewers and hub.publish_age_s is not None]
         return CameraStatus(
@@ -212,7 +249,8 @@ class Camera:
             bad_packets=self._bad_packets,
             dropped=self.pending.overwritten,
             detected=self._detected,
-            encoded=sum(hub.units for hub in hubs),
+            encoded=sum(hub.units for hub in hubs if hub is not own),
+            forwarded=0 if own is None else own.units,
             display_dropped=sum(hub.dropped for hub in hubs),
             reconnects=self._reconnects,
         )
@@ -228,6 +266,7 @@ class Camera:
                 self._state, self._reason = "ended", None
                 break
             except NothingPublished as error:
+                self._forwards = None
                 self._await_publisher(str(error))
                 continue
             except LookoutError as error:
@@ -239,12 +278,13 @@ class Camera:
             except Exception as error:  # a fault of ours must not end the camera for good
                 log.exception("camera %s: unexpected %s", self.id, type(error).__name__)
                 self._reason = f"failed: {type(error).__name__}"
-            self._state = "reconnecting"
+            self._state, self._forwards = "reconnecting", None
             self._reconnects += 1
             if monotonic() - opened_at > SETTLED_S:
                 backoff_s = FIRST_BACKOFF_S
             self._stop.wait(backoff_s * random.uniform(0.8, 1.2))
             backoff_s = min(2 * backoff_s, self.config.max_backoff_s)
+        self._forwards = None
         if self._state != "ended":
             self._state = "stopped"
         self.pending.close()
@@ -271,10 +311,13 @@ class Camera:
         )
         with closing(open_source(self.config.source, options, self._stop)) as source:
             self._clock.restart()
+            if self._source_hub is not None:
+                self._source_hub.interrupt()
             self._info = source.info
             bad_packets_before = self._bad_packets
             log.info("camera %s: %s", self.id, describe(source.info))
             while not self._stop.is_set() and (read := source.read()) is not None:
+                self._pass_on(source)
                 self._take(self._clock.align(read))
                 self._bad_packets = bad_packets_before + source.bad_packets
             if source.info.live and not self._stop.is_set():
@@ -295,37 +338,28 @@ class Camera:
             same_size = _size(frame) == self._tracked_size
             self._show(frame, self._tracker.predict(frame.time_s) if same_size else Tracks.empty())
 
+    def _pass_on(self, source: Source) -> None:
+        """Have the source's own packets come while somebody wants them, or end who can no longer have them."""
+        self._forwards, hub = source.forwards, self._source_hub
+        if hub is not None:
+            hub.supply(self._forwards)
+            source.listener = self._forward if hub.wanted else None
+
+    def _forward(self, unit: AccessUnit) -> None:
+        """One access unit, from whatever thread reads the source."""
+        hub, time_s = self._source_hub, self._clock.aligned_s(unit.time_s, unit.captured_at)
+        if hub is not None:
+            same_size = (unit.width, unit.height) == self._tracked_size
+            tracks = self._tracker.predict(time_s) if same_size else Tracks.empty()
+            hub.forward(replace(unit, time_s=time_s), tracks)
+
     @property
     def _watched(self) -> bool:
-        return any(hub.viewers for hub in list(self._hubs.values()))
+        return any(hub.viewers for hub in self._all_hubs)
 
     def _show(self, frame: Frame, tracks: Tracks) -> None:
         for hub in list(self._hubs.values()):
             hub.show(frame, tracks)
-
-
-class _Clock:
-    """Keeps ``time_s`` and ``index`` growing when a source is opened again and starts at zero."""
-
-    def __init__(self) -> None:
-        self._last: Frame | None = None
-        self._time_offset_s = 0.0
-        self._index_offset = 0
-        self._restarted = False
-
-    def restart(self) -> None:
-        self._restarted = self._last is not None
-
-    def align(self, frame: Frame) -> Frame:
-        if self._restarted and self._last is not None:
-            gap_s = max(frame.captured_at - self._last.captured_at, 1e-3)
-            self._time_offset_s = self._last.time_s + gap_s - frame.time_s
-            self._index_offset = self._last.index + 1 - frame.index
-            self._restarted = False
-        self._last = replace(
-            frame, time_s=frame.time_s + self._time_offset_s, index=frame.index + self._index_offset
-        )
-        return self._last
 
 
 def _size(frame: Frame) -> tuple[int, int]:

@@ -32,6 +32,7 @@ class PipelineCollector(Collector):
             "frames_detected": ("Frames that went through the detector.", "detected"),
             "reconnects": ("Times the source failed and was tried again.", "reconnects"),
             "units_encoded": ("Encoded pictures handed to viewers.", "encoded"),
+            "units_forwarded": ("The camera's own pictures handed to viewers.", "forwarded"),
             "pictures_dropped": ("Pictures overwritten by a newer one before encoding.", "display_dropped"),
         }
         for name, (text, attribute) in counters.items():

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 
 from stream.encode import EncodedUnit
+from stream.errors import SignallingError
 from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import Rendition
+from stream.webrtc.source_hub import SourceHub
 from stream.webrtc.viewer import Viewer
 
 _KEPT_CAPTURES = 10_000
@@ -47,6 +49,9 @@ class OneHub:
 
     def hub(self, rendition: Rendition) -> Hub:
         return self.only
+
+    def source_hub(self) -> SourceHub:
+        raise SignallingError("a benchmark's pictures come from no camera; leave out rendition=source", 406)
 
     def lower(self, rendition: Rendition) -> None:
         return None

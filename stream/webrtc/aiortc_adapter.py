@@ -30,7 +30,8 @@ from aiortc.stats import RTCStatsReport
 
 from stream.encode import Codec
 from stream.errors import DeviceUnavailable, SignallingError
-from stream.webrtc.formats import preferences, rtp_format
+from stream.h264 import Profile
+from stream.webrtc.formats import decoding, preferences, rtp_format
 from stream.webrtc.ice import IceServer
 from stream.webrtc.rtp import (
     ABS_CAPTURE_TIME,
@@ -157,13 +158,22 @@ class Peer:
 class ViewerPeer(Peer):
     """A viewer's connection: what the hub puts in its queue is sent.
 
+    It is answered with H.264, where that is what it gets, that decodes ``profile``.
     ``reported`` is called with the fraction of packets that the viewer lost and the round trip in
     seconds (None: it does not tell); ``estimated`` with the bits a second that it thinks possible and
     the octets of payload sent so far.
     """
 
-    def __init__(self, viewer: Viewer, *, loopback_only: bool, ice_servers: Sequence[IceServer] = ()) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        *,
+        loopback_only: bool,
+        ice_servers: Sequence[IceServer] = (),
+        profile: Profile = Profile.BASELINE,
+    ) -> None:
         super().__init__("sendonly", loopback_only, ice_servers)
+        self._profile = profile
         self.reported: Callable[[float, float | None], None] = lambda lost, round_trip_s: None
         self.estimated: Callable[[int, int], None] = lambda bits_per_s, octets_sent: None
         self._sender = _Sender(viewer, self._transceiver, self)
@@ -179,7 +189,26 @@ class ViewerPeer(Peer):
             self._sender.rtp.report()
 
     def _accept(self, offer: str) -> None:
-        self._sender.accept_extensions(offer)
+        for media in SessionDescription.parse(offer).media:
+            if media.rtp.muxId == self._transceiver.mid:
+                if self._profile > Profile.BASELINE:
+                    self._accept_h264(media)
+                self._sender.accept_extensions(media)
+
+    def _accept_h264(self, media: Any) -> None:
+        """Answer with what decodes our profile.
+
+        Raises:
+            SignallingError: 406, nothing in the offer does.
+        """
+        self._transceiver._codecs = decoding(media, self._profile)
+        if not self._transceiver._codecs:
+            name = self._profile.name.lower()
+            raise SignallingError(
+                f"this camera's stream is H.264 of profile {name}, and nothing in the offer decodes it; "
+                "leave out rendition=source",
+                406,
+            )
 
 
 class PublisherPeer(Peer):
@@ -240,13 +269,11 @@ class _Sender:
         self._batches = Batches()
         setattr(transceiver, SENDER_SLOT, self)
 
-    def accept_extensions(self, offer: str) -> None:
+    def accept_extensions(self, media: Any) -> None:
         """Answer with playout-delay and abs-capture-time where they are offered; aiortc does not know them."""
-        for media in SessionDescription.parse(offer).media:
-            if media.rtp.muxId == self._transceiver.mid:
-                offered = {e.uri: e for e in media.rtp.headerExtensions if e.id < 15}
-                ours = [offered[uri] for uri in (PLAYOUT_DELAY, ABS_CAPTURE_TIME) if uri in offered]
-                self._transceiver._headerExtensions = [*self._transceiver._headerExtensions, *ours]
+        offered = {e.uri: e for e in media.rtp.headerExtensions if e.id < 15}
+        ours = [offered[uri] for uri in (PLAYOUT_DELAY, ABS_CAPTURE_TIME) if uri in offered]
+        self._transceiver._headerExtensions = [*self._transceiver._headerExtensions, *ours]
 
     # What aiortc calls
 

@@ -13,9 +13,11 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from stream.h264 import Profile
 from stream.webrtc.congestion import Congestion
 from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import Rendition
+from stream.webrtc.source_hub import SourceHub
 from stream.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,10 @@ class Watchable(Protocol):
 
     def hub(self, rendition: Rendition) -> Hub: ...
 
+    def source_hub(self) -> SourceHub:
+        """Raises: SignallingError: 406 or 503, its packets cannot be passed on, or not yet."""
+        ...
+
     def lower(self, rendition: Rendition) -> Rendition | None: ...
 
 
@@ -39,12 +45,16 @@ class Ladder:
     """Joins ``viewer`` to the hub that suits it.
 
     All but ``leave`` raise RuntimeError where the camera has been closed.
+
+    Raises:
+        SignallingError: 406 or 503, as the camera's ``source_hub``.
     """
 
     def __init__(self, camera: Watchable, asked: Rendition, viewer: Viewer) -> None:
         self.viewer = viewer
         self._camera = camera
-        self._hub = camera.hub(asked)
+        self._source = camera.source_hub() if asked.source else None
+        self._hub = self._hub_of(asked)
         self._asked = self._hub.rendition
         self._congestion = Congestion(monotonic())
         self._keyframe_at = -inf
@@ -55,6 +65,11 @@ class Ladder:
         """What the viewer gets now."""
         return self._hub.rendition
 
+    @property
+    def profile(self) -> Profile:
+        """The most of H.264 that the viewer has to decode."""
+        return Profile.BASELINE if self._source is None else self._source.profile
+
     def join(self) -> None:
         self._hub.join(self.viewer)
 
@@ -63,6 +78,8 @@ class Ladder:
 
     def ask(self, height: int | None) -> None:
         """The viewer can now show so many pixels of height; None: all there are."""
+        if self._asked.source:
+            return
         before, self._asked = self._asked, self._camera.hub(replace(self._asked, height=height)).rendition
         if self.rendition == before or _height(self._asked) < _height(self.rendition):
             self._move(self._camera.hub(self._asked))
@@ -113,9 +130,13 @@ class Ladder:
         above = self._asked
         while (below := self._camera.lower(above)) not in (None, self.rendition):
             above = below
-        self._move(self._camera.hub(above if below is not None else self._asked))
+        self._move(self._hub_of(above if below is not None else self._asked))
 
-    def _move(self, hub: Hub) -> None:
+    def _hub_of(self, rendition: Rendition) -> Hub | SourceHub:
+        own = self._source if rendition.source else None
+        return self._camera.hub(rendition) if own is None else own
+
+    def _move(self, hub: Hub | SourceHub) -> None:
         if hub is self._hub:
             return
         log.info(
@@ -129,6 +150,8 @@ class Ladder:
 
 
 def _words(rendition: Rendition) -> str:
+    if rendition.source:
+        return "the camera's own"
     return "full height" if rendition.height is None else f"{rendition.height} lines"
 
 

@@ -20,11 +20,13 @@ class Rendition:
     """One way to show a camera; its viewers share one encoder.
 
     ``height`` is in pixels: higher pictures are shrunk to it, lower ones stay. None: as the camera's own.
+    ``source``: the camera's own packets, which nobody encodes.
     """
 
     codec: Codec
     boxes: Boxes = "drawn"
     height: int | None = None
+    source: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of a picture of that size once it is shrunk: the same shape, even sides."""
@@ -37,6 +39,9 @@ class Rendition:
         shrunk_width, shrunk_height = self.size(width, height)
         share: float = (shrunk_width * shrunk_height / (width * height)) ** _BITS_BY_PIXELS
         return round(whole * share)
+
+
+SOURCE = Rendition("h264", "data", source=True)
 
 
 def offered(rendition: Rendition, heights: Sequence[int], picture_height: int | None) -> Rendition:
@@ -52,7 +57,9 @@ def offered(rendition: Rendition, heights: Sequence[int], picture_height: int | 
 
 
 def lower(rendition: Rendition, heights: Sequence[int], picture_height: int | None) -> Rendition | None:
-    """The next rendition below, None where there is none."""
+    """The next rendition below, None where there is none. Below the camera's own packets: as high, encoded."""
+    if rendition.source:
+        return replace(rendition, source=False)
     present = [h for h in (rendition.height, picture_height) if h is not None]
     below = max((h for h in heights if present and h < min(present)), default=None)
     return None if below is None else replace(rendition, height=below)

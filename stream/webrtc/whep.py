@@ -18,7 +18,7 @@ from stream.webrtc.aiortc_adapter import ViewerPeer
 from stream.webrtc.boxes import BoxFeed
 from stream.webrtc.ladder import Ladder, Watchable
 from stream.webrtc.offer import Offer, read_offer
-from stream.webrtc.rendition import Boxes, Rendition
+from stream.webrtc.rendition import SOURCE, Boxes, Rendition
 from stream.webrtc.sessions import SDP, IceServersNow, Session, SessionService, body
 from stream.webrtc.viewer import Viewer
 
@@ -53,11 +53,17 @@ class WhepService(SessionService["_Watching"]):
         self._add_requests()
 
     async def join(
-        self, camera_id: str, sdp: str, boxes: Boxes = "drawn", height: int | None = None
+        self,
+        camera_id: str,
+        sdp: str,
+        boxes: Boxes = "drawn",
+        height: int | None = None,
+        source: bool = False,
     ) -> tuple[str, str]:
         """Open a session for an SDP offer: (its id, the SDP answer).
 
-        ``height`` is how many pixels of it the viewer can show; None: all.
+        ``height`` is how many pixels of it the viewer can show; None: all. ``source``: as the camera sends it,
+        with the boxes as data and whatever the height.
 
         Raises:
             SignallingError: 400, 404, 406, 413 or 503.
@@ -66,12 +72,20 @@ class WhepService(SessionService["_Watching"]):
             reason = "the server is closing" if self._closed else f"all {self._max_viewers} places are taken"
             raise SignallingError(f"{reason}; try again later", 503, RETRY_AFTER_S)
         offer = read_offer(sdp, "watch")
+        if source and "h264" not in offer.codecs:
+            raise SignallingError("rendition=source needs H.264 in the offer; leave it out", 406)
         camera = self._camera_for(camera_id)
         codec = offer.codecs[0]
         viewer = Viewer()
-        peer = ViewerPeer(viewer, loopback_only=self._loopback_only, ice_servers=self._ice_servers())
-        session = _Watching(camera_id, offer, peer, Ladder(camera, Rendition(codec, boxes, height), viewer))
-        if boxes == "data":
+        ladder = Ladder(camera, SOURCE if source else Rendition(codec, boxes, height), viewer)
+        peer = ViewerPeer(
+            viewer,
+            loopback_only=self._loopback_only,
+            ice_servers=self._ice_servers(),
+            profile=ladder.profile,
+        )
+        session = _Watching(camera_id, offer, peer, ladder)
+        if ladder.rendition.boxes == "data":
             session.feed = BoxFeed()
             viewer.taken = session.feed.announce
         return session.id, await self.open(session, codec)
@@ -79,16 +93,22 @@ class WhepService(SessionService["_Watching"]):
     def _add_requests(self) -> None:
         @self.router.post("/whep/{camera_id}", status_code=201, response_class=Response)
         async def join(
-            camera_id: str, request: Request, boxes: str = "drawn", height: str | None = None
+            camera_id: str,
+            request: Request,
+            boxes: str = "drawn",
+            height: str | None = None,
+            rendition: str | None = None,
         ) -> Response:
             """Watch a camera: send an SDP offer, receive the SDP answer.
 
             ``boxes=data`` leaves the picture clean and sends the boxes along: in H.264 as SEI messages, and with
             any codec on the WebSocket that a Link header of the answer names (rel="urn:lookout:boxes").
             ``height`` is how many pixels high the picture will be shown: a smaller one may be sent.
+            ``rendition=source`` sends the camera's own H.264 as it is, with the boxes as ``boxes=data`` does.
             """
             sdp = await body(request, SDP)
-            session_id, answer = await self.join(camera_id, sdp, _boxes(boxes), _height(height))
+            source = _is_source(rendition)
+            session_id, answer = await self.join(camera_id, sdp, _boxes(boxes), _height(height), source)
             response = self.created(request, session_id, answer)
             if self._sessions[session_id].feed is not None:
                 link = f'<{request.url.path}/{session_id}/boxes>; rel="{BOXES_RELATION}"'
@@ -161,6 +181,13 @@ def _boxes(given: str) -> Boxes:
         if given == known:
             return cast(Boxes, known)
     raise SignallingError(f"boxes={given[:40]}: expected {' or '.join(get_args(Boxes))}", 400)
+
+
+def _is_source(given: str | None) -> bool:
+    """Raises: SignallingError: 400, it is another word than ``source``."""
+    if given not in (None, "source"):
+        raise SignallingError(f"rendition={given[:40]}: expected source, or to be left out", 400)
+    return given is not None
 
 
 def _height(given: str | None) -> int | None:

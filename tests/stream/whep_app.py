@@ -22,6 +22,7 @@ from stream.frames import Tracks
 from stream.webrtc.hub import Hub
 from stream.webrtc.ice import IceServer
 from stream.webrtc.rendition import Rendition, lower, offered
+from stream.webrtc.source_hub import SourceHub
 from stream.webrtc.whep import WhepService
 from tests.stream.watching import HEIGHT, encoder_threads, frame, until
 
@@ -103,6 +104,9 @@ class App:
         if rendition not in self.hubs:
             self.hubs[rendition] = Hub("door", rendition, same_picture, bitrate=600_000)
         return self.hubs[rendition]
+
+    def source_hub(self) -> SourceHub:
+        raise SignallingError("this camera is a loop in a test; leave out rendition=source", 406)
 
     def lower(self, rendition: Rendition) -> Rendition | None:
         return lower(rendition, HEIGHTS, HEIGHT)
