@@ -5,8 +5,11 @@
 
 const KEY = "lookout.boxes";
 
+/** Whether a choice of boxes has the page draw them. */
+export const overlaid = (boxes) => boxes === "data" || boxes === "source";
+
 export class Choice {
-  /** @type {"drawn"|"data"|"none"} in the picture, over it, or not at all */
+  /** @type {"drawn"|"data"|"source"|"none"} in the picture, over it, over the camera's own, or not at all */
   boxes = "drawn";
   /** @type {string[]} names of classes that are not drawn over the picture */
   hidden = [];
@@ -23,7 +26,7 @@ export class Choice {
     select.value = this.boxes;
     select.addEventListener("change", () => this.#change({ boxes: select.value }));
     this.#part("fieldset").addEventListener("change", () => this.#change({ hidden: this.#unchecked }));
-    this.#part("details").hidden = this.boxes !== "data";
+    this.#part("details").hidden = !overlaid(this.boxes);
   }
 
   /** All the classes there are to choose from. */
@@ -49,7 +52,7 @@ export class Choice {
 
   #change(part) {
     Object.assign(this, part);
-    this.#part("details").hidden = this.boxes !== "data";
+    this.#part("details").hidden = !overlaid(this.boxes);
     try {
       localStorage.setItem(KEY, JSON.stringify({ boxes: this.boxes, hidden: this.hidden }));
     } catch {
@@ -61,7 +64,7 @@ export class Choice {
   #recall() {
     try {
       const { boxes, hidden } = JSON.parse(localStorage.getItem(KEY)) ?? {};
-      if (["drawn", "data", "none"].includes(boxes)) this.boxes = boxes;
+      if (["drawn", "data", "source", "none"].includes(boxes)) this.boxes = boxes;
       if (Array.isArray(hidden)) this.hidden = hidden.map(String);
     } catch {
       // Nothing kept, or not by us.

@@ -4,6 +4,7 @@
  */
 
 import { Overlay } from "./boxes.js";
+import { overlaid } from "./choice.js";
 import { Meter } from "./stats.js";
 import { WhepPlayer } from "./whep.js";
 
@@ -35,10 +36,11 @@ export class Tile {
   #reading = false;
   #receiving = false;
   #settling = 0;
+  #refused = ""; // why the camera's own picture cannot be had
 
   /**
    * @param {object} camera  one entry of /api/cameras
-   * @param {{boxes: "drawn"|"data"|"none", hidden: string[]}} choice  as of ``choose``
+   * @param {{boxes: "drawn"|"data"|"source"|"none", hidden: string[]}} choice  as of ``choose``
    */
   constructor(camera, choice) {
     this.element = document.querySelector("#tile").content.firstElementChild.cloneNode(true);
@@ -63,7 +65,8 @@ export class Tile {
   }
 
   get #address() {
-    const query = this.#boxes === "drawn" ? "" : "?boxes=data";
+    const asIs = this.#boxes === "source" && !this.#refused;
+    const query = this.#boxes === "drawn" ? "" : asIs ? "?rendition=source" : "?boxes=data";
     return `whep/${encodeURIComponent(this.id)}${query}`;
   }
 
@@ -79,8 +82,9 @@ export class Tile {
 
   /** Boxes drawn into the picture by the server, over it by the page, or not at all; classes not to draw. */
   choose({ boxes, hidden }) {
+    if (boxes !== this.#boxes) this.#refused = "";
     this.#boxes = boxes;
-    this.#part("canvas").hidden = boxes !== "data";
+    this.#part("canvas").hidden = !overlaid(boxes);
     this.#overlay.hidden = hidden;
     this.#player.url = this.#address;
   }
@@ -180,6 +184,13 @@ export class Tile {
       this.#overlay.detach();
     }
     this.#show();
+    if (state === "waiting" && this.#boxes === "source" && reason.startsWith("406 ")) this.#settleForLess(reason);
+  }
+
+  /** The camera's own picture is none for browsers: say why, and take the encoded one. */
+  #settleForLess(reason) {
+    this.#refused = reason.replace(/^406 |; leave .*$/g, "");
+    this.#player.url = this.#address;
   }
 
   #show() {
@@ -220,6 +231,7 @@ export class Tile {
   #figures({ fps, codec, width, height, kbps, roundTripMs, displayMs, lost }) {
     write(this.#part(".fps"), `${fps.toFixed(fps < 9.95 ? 1 : 0)} fps`);
     write(this.#part(".codec"), codec ?? "");
+    this.#part(".codec").title = this.#refused;
     const server = this.#camera.publish_age_ms;
     const known = [server, roundTripMs, displayMs].every((part) => part !== null && part !== undefined);
     const total = known ? server + roundTripMs / 2 + displayMs : null;
@@ -239,6 +251,7 @@ export class Tile {
       `detected ${(this.#camera.detect_fps ?? 0).toFixed(0)} times a second`,
       `overlay ${this.#camera.overlay}`,
       lost ? count(lost, "packet") + " lost" : "",
+      this.#refused && `${this.#refused}: the picture is encoded anew`,
     ];
     write(this.#part(".detail"), words.filter(Boolean).join("  ·  "));
   }
