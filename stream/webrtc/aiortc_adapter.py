@@ -39,7 +39,7 @@ from stream.webrtc.rtp import (
     RtpStream,
 )
 from stream.webrtc.sdp import Trickled
-from stream.webrtc.sender import RtpSender
+from stream.webrtc.sender import Reported, RtpSender
 from stream.webrtc.udp import Batches
 from stream.webrtc.viewer import Viewer
 
@@ -159,9 +159,7 @@ class ViewerPeer(Peer):
     """A viewer's connection: what the hub puts in its queue is sent.
 
     It is answered with H.264, where that is what it gets, that decodes ``profile``.
-    ``reported`` is called with the fraction of packets that the viewer lost and the round trip in
-    seconds (None: it does not tell); ``estimated`` with the bits a second that it thinks possible and
-    the octets of payload sent so far.
+    ``reported`` and ``estimated`` are those of ``RtpSender``.
     """
 
     def __init__(
@@ -174,7 +172,7 @@ class ViewerPeer(Peer):
     ) -> None:
         super().__init__("sendonly", loopback_only, ice_servers)
         self._profile = profile
-        self.reported: Callable[[float, float | None], None] = lambda lost, round_trip_s: None
+        self.reported: Reported = lambda lost, highest, round_trip_s: None
         self.estimated: Callable[[int, int], None] = lambda bits_per_s, octets_sent: None
         self._sender = _Sender(viewer, self._transceiver, self)
 
@@ -291,7 +289,9 @@ class _Sender:
         stream = RtpStream(rtp_format(parameters, self._ssrc, self._rtx_ssrc))
         self.rtp = RtpSender(self._viewer, stream, self, parameters.rtcp.cname or "")
         self.rtp.failed = lambda reason: self._peer.failed(reason)
-        self.rtp.reported = lambda lost, round_trip_s: self._peer.reported(lost, round_trip_s)
+        self.rtp.reported = lambda lost, highest, round_trip_s: self._peer.reported(
+            lost, highest, round_trip_s
+        )
         self.rtp.estimated = lambda bits_per_s, octets: self._peer.estimated(bits_per_s, octets)
         self._transport._register_rtp_sender(self, parameters)
         self._peer.connect()

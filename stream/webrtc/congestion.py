@@ -13,19 +13,26 @@ from math import inf
 TOO_MUCH_LOSS = 0.10
 # A round trip that takes so much longer than the shortest waits in somebody's queue.
 TOO_LONG_QUEUE_S = 0.25
-CONGESTED_FOR_S = 1.5
+# Receivers report as often as they lose something, each time of a few packets; this is long enough to tell.
+WINDOW_S = 1.0
+CONGESTED_FOR_S = 0.9  # from the end of the first bad window: two in a row
 # For so long after a step down, reports still tell of what was sent before.
 SETTLING_S = 2.0
 FIRST_PATIENCE_S = 5.0
 LONGEST_PATIENCE_S = 60.0
 # Congestion so soon after trying more says that it was too much.
 FAILED_WITHIN_S = 10.0
+_MOST_EXPECTED = 1 << 20  # in a window; more is a receiver that began to count anew
 
 
 class Congestion:
     """One viewer's network. All times are monotonic seconds."""
 
     def __init__(self, now: float) -> None:
+        self._since: tuple[float, int, int] | None = (
+            None  # the window's beginning, packets lost and sent then
+        )
+        self._window_s = inf  # the shortest round trip in it
         self._shortest_s = inf
         self._estimate = inf
         self._congested_since: float | None = None
@@ -35,12 +42,30 @@ class Congestion:
         self._patience_s = FIRST_PATIENCE_S
         self._settled_at = -inf
 
-    def report(self, now: float, lost: float, round_trip_s: float | None) -> None:
-        """Take a receiver report: the fraction of packets lost since the last, and the round trip if it tells."""
-        queue_s = 0.0
+    def report(self, now: float, lost: int, highest: int, round_trip_s: float | None) -> None:
+        """Take a receiver report.
+
+        Args:
+            now: when it came.
+            lost: packets in all, as the receiver counts them.
+            highest: the highest sequence number that came, extended to 32 bits.
+            round_trip_s: None if it does not tell.
+        """
         if round_trip_s is not None:
             self._shortest_s = min(self._shortest_s, round_trip_s)
-            queue_s = round_trip_s - self._shortest_s
+            self._window_s = min(self._window_s, round_trip_s)
+        if self._since is None:
+            self._since = now, lost, highest
+        began, lost_then, highest_then = self._since
+        if now - began < WINDOW_S:
+            return
+        expected = (highest - highest_then) & 0xFFFFFFFF
+        share = min(max(lost - lost_then, 0) / expected, 1.0) if 0 < expected < _MOST_EXPECTED else 0.0
+        queue_s = self._window_s - self._shortest_s if self._window_s < inf else 0.0
+        self._since, self._window_s = (now, lost, highest), inf
+        self._judge(now, share, queue_s)
+
+    def _judge(self, now: float, lost: float, queue_s: float) -> None:
         if now < self._settled_at or (lost <= TOO_MUCH_LOSS and queue_s <= TOO_LONG_QUEUE_S):
             self._congested_since = None
             return

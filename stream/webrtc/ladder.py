@@ -84,9 +84,9 @@ class Ladder:
         if self.rendition == before or _height(self._asked) < _height(self.rendition):
             self._move(self._camera.hub(self._asked))
 
-    def report(self, lost: float, round_trip_s: float | None) -> None:
-        """Take a receiver report: fraction of packets lost, round trip in seconds (None: not told)."""
-        self._congestion.report(monotonic(), lost, round_trip_s)
+    def report(self, lost: int, highest: int, round_trip_s: float | None) -> None:
+        """Take a receiver report: packets lost and highest sequence number, round trip in seconds (None: not told)."""
+        self._congestion.report(monotonic(), lost, highest, round_trip_s)
 
     def estimate(self, bits_per_s: int, octets_sent: int) -> None:
         """Take the receiver's estimate of what it can get; ``octets_sent`` is the total so far."""

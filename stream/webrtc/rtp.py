@@ -62,6 +62,7 @@ class RtpStream:
         self._history: list[tuple[int, bytes, bytes] | None] = [None] * HISTORY_PACKETS
         self._resent_at = [-inf] * HISTORY_PACKETS
         self._resend_credit = float(MOST_RESEND_CREDIT)
+        self._keyframe: int | None = None  # number of the newest one's first packet
         self._fixed = _fixed_extensions(format)
         length = len(self._fixed)
         length += 4 if format.abs_send_time_id is not None else 0
@@ -78,6 +79,9 @@ class RtpStream:
             captured_at: when the picture was taken, likewise.
         """
         timestamp = unit.timestamp & 0xFFFFFFFF
+        if unit.keyframe:
+            self._keyframe = self._sequence
+            self._resend_credit = max(self._resend_credit, unit.size)
         last = len(unit.payloads) - 1
         extensions = b""
         for number, payload in enumerate(unit.payloads):
@@ -99,8 +103,11 @@ class RtpStream:
     def retransmission(self, sequence: int, now: float) -> bytes | None:
         """The packet of that number once more, as RTX (RFC 4588) if negotiated; None if forgotten.
 
-        Empty where it was sent again just now (``now`` is monotonic), or too much was.
+        Empty where it was sent again just now (``now`` is monotonic), or too much was, or it is of no use any
+        more: a keyframe has followed it.
         """
+        if self._keyframe is not None and 0 < (self._keyframe - sequence) & 0xFFFF < 0x8000:
+            return b""
         place = sequence % HISTORY_PACKETS
         kept = self._history[place]
         if kept is None or kept[0] != sequence:

@@ -44,6 +44,9 @@ BURST_GAP_S = 0.002
 REPORTS_REMEMBERED = 16
 
 
+Reported = Callable[[int, int, float | None], None]
+
+
 class Wire(Protocol):
     """Where packets go, in the clear. Each may raise ConnectionError once the connection is closed."""
 
@@ -59,14 +62,14 @@ class Wire(Protocol):
 class RtpSender:
     """Takes units from ``viewer`` whenever it wakes us, until ``stop``.
 
-    ``failed`` is called when sending is over, with the reason. ``reported`` is called with the fraction of
-    packets that the viewer lost and the round trip in seconds (None: it does not tell); ``estimated`` with the
-    bits a second that it thinks possible and the octets of payload sent so far.
+    ``failed`` is called when sending is over, with the reason. ``reported`` is called with the packets that the
+    viewer lost in all, the highest sequence number that it got (32 bits) and the round trip in seconds (None: it
+    does not tell); ``estimated`` with the bits a second that it thinks possible and the octets of payload sent.
     """
 
     def __init__(self, viewer: Viewer, stream: RtpStream, wire: Wire, cname: str) -> None:
         self.failed: Callable[[str], None] = lambda reason: None
-        self.reported: Callable[[float, float | None], None] = lambda lost, round_trip_s: None
+        self.reported: Reported = lambda lost, highest, round_trip_s: None
         self.estimated: Callable[[int, int], None] = lambda bits_per_s, octets_sent: None
         self.stream = stream
         self._viewer = viewer
@@ -117,7 +120,7 @@ class RtpSender:
         elif isinstance(packet, RtcpRrPacket):
             for report in packet.reports:
                 if report.ssrc == self.stream.format.ssrc:
-                    self.reported(report.fraction_lost / 256, self._round_trip_s(report))
+                    self.reported(report.packets_lost, report.highest_sequence, self._round_trip_s(report))
 
     def _round_trip_s(self, report: RtcpReceiverInfo) -> float | None:
         """RFC 3550 section 6.4.1, but by when our report really went: its own time is a picture's."""

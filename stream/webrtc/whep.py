@@ -163,8 +163,8 @@ class _Watching(Session[ViewerPeer]):
         if self.feed is not None:
             self.feed.close("the session is over")
 
-    def _reported(self, lost: float, round_trip_s: float | None) -> None:
-        self.ladder.report(lost, round_trip_s)
+    def _reported(self, lost: int, highest: int, round_trip_s: float | None) -> None:
+        self.ladder.report(lost, highest, round_trip_s)
         self._try(self.ladder.look_after)
 
     def _try(self, move: Callable[[], None]) -> None:

@@ -133,7 +133,7 @@ def test_another_aiortc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_sent_again_is_bounded() -> None:
     stream = _stream()
-    unit = EncodedUnit((bytes(1000),) * 100, 0, True, 0.0, 100_000)
+    unit = EncodedUnit((bytes(1000),) * 100, 0, False, 0.0, 100_000)
     numbers = [RtpPacket.parse(data).sequence_number for data in stream.packetised(unit, lambda: 0.0, 0.0)]
     assert stream.retransmission(numbers[0], 1.0)
     assert stream.retransmission(numbers[0], 1.0 + RESEND_GAP_S / 2) == b"", "it is still on its way"
@@ -146,3 +146,17 @@ def test_what_is_sent_again_is_bounded() -> None:
     )
     list(stream.packetised(unit, lambda: 0.0, 0.0))
     assert 40 <= sum(stream.retransmission(number, now + 1) != b"" for number in numbers) <= 60
+
+
+def test_what_a_keyframe_has_made_useless_is_not_sent_again() -> None:
+    stream = _stream()
+    picture = EncodedUnit((b"picture",), 0, False, 0.0, 7)
+    keyframe = EncodedUnit((b"key", b"frame"), 3000, True, 0.0, 8)
+    units = (picture, keyframe, picture)
+    before, first, second, after = (
+        RtpPacket.parse(data).sequence_number
+        for unit in units
+        for data in stream.packetised(unit, lambda: 0.0, 0.0)
+    )
+    assert stream.retransmission(before, 1.0) == b""
+    assert all(stream.retransmission(number, 1.0) for number in (first, second, after))
