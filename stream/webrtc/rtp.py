@@ -103,18 +103,18 @@ class RtpStream:
     def retransmission(self, sequence: int, now: float) -> bytes | None:
         """The packet of that number once more, as RTX (RFC 4588) if negotiated; None if forgotten.
 
-        Empty where it was sent again just now (``now`` is monotonic), or too much was, or it is of no use any
-        more: a keyframe has followed it.
+        Empty where it was sent again just now (``now`` is monotonic), or too much was. What a keyframe has
+        followed is of little use any more, so it must leave half of the credit for what has not.
         """
-        if self._keyframe is not None and 0 < (self._keyframe - sequence) & 0xFFFF < 0x8000:
-            return b""
+        is_old = self._keyframe is not None and 0 < (self._keyframe - sequence) & 0xFFFF < 0x8000
         place = sequence % HISTORY_PACKETS
         kept = self._history[place]
         if kept is None or kept[0] != sequence:
-            return None
+            return b"" if is_old else None
         _, header, payload = kept
         self._resend_credit = min(self._resend_credit, MOST_RESEND_CREDIT)
-        if now - self._resent_at[place] < RESEND_GAP_S or self._resend_credit < len(payload):
+        needed = len(payload) + (MOST_RESEND_CREDIT / 2 if is_old else 0)
+        if now - self._resent_at[place] < RESEND_GAP_S or self._resend_credit < needed:
             return b""
         self._resent_at[place] = now
         self._resend_credit -= len(payload)

@@ -294,11 +294,14 @@ async def test_a_slow_network_goes_from_the_cameras_own_to_what_is_encoded(
         ladder.join()
         hub = camera.source_hub()
 
+        lost_packets = packets = 0
+
         async def report(lost: float, seconds: int) -> None:
-            nonlocal now
+            nonlocal now, lost_packets, packets
             for _ in range(seconds):
                 now += 1
-                ladder.report(lost, None)
+                lost_packets, packets = lost_packets + round(100 * lost), packets + 100
+                ladder.report(lost_packets, packets, None)
                 ladder.look_after()
                 await asyncio.sleep(0)
 

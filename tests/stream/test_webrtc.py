@@ -118,7 +118,7 @@ async def test_lost_packets_are_sent_again_or_repaired() -> None:
         await until(lambda: len(retransmitted) == 3)
         assert [int.from_bytes(packet.payload[:2], "big") for packet in retransmitted] == lost
         before = app.hubs[Rendition("h264")].keyframes
-        await peer.send_nack((numbers[0] - 1000) & 0xFFFF)
+        await peer.send_nack((numbers[-1] + 1000) & 0xFFFF)
         await until(lambda: app.hubs[Rendition("h264")].keyframes > before)
         await peer.leave()
 
