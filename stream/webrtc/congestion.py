@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from math import inf
 
-# As in Google's congestion control (draft-ietf-rmcat-gcc section 6): more loss than this is congestion.
-TOO_MUCH_LOSS = 0.10
+# More loss than this is congestion. Google's control (draft-ietf-rmcat-gcc section 6) says 0.1, but a lost packet
+# is sent again, and where loss is the radio's, sending less does not lessen it.
+TOO_MUCH_LOSS = 0.15
 # A round trip that takes so much longer than the shortest waits in somebody's queue.
 TOO_LONG_QUEUE_S = 0.25
 # Receivers report as often as they lose something, each time of a few packets; this is long enough to tell.

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # What is sent is measured over this; a keyframe must not look like a flood.
 RATE_SPAN_S = 2.0
+# Of the lowest rendition; more than this is still a stream, if one with losses that are made good.
+TOO_LITTLE = 0.6
 # Who gets keyframes alone gets one so often; those who share its encoder pay for it with finer pictures.
 KEYFRAME_EVERY_S = 1.0
 _MOST_SAMPLES = 256
@@ -103,7 +105,7 @@ class Ladder:
         now = monotonic()
         carried = self._congestion.must_lower(now)
         if carried is not None:
-            self._step_down(carried * self._hub.bitrate)
+            self._step_down(carried)
         elif (self.viewer.keyframes_only or self.rendition != self._asked) and self._congestion.may_raise(
             now
         ):
@@ -112,16 +114,17 @@ class Ladder:
             self._keyframe_at = now
             self.viewer.request_keyframe()
 
-    def _step_down(self, bitrate: float) -> None:
-        """To the first rendition below that takes no more than ``bitrate``, or the lowest there is."""
+    def _step_down(self, carried: float) -> None:
+        """To the first rendition below that takes only that share of the bits, or the lowest there is."""
+        bitrate = carried * self._hub.bitrate
         chosen, below = None, self._camera.lower(self.rendition)
         while below is not None:
             chosen = self._camera.hub(below)
             below = self._camera.lower(below) if chosen.bitrate > bitrate else None
-        if chosen is None:
-            self.viewer.only_keyframes(True)
-        else:
+        if chosen is not None:
             self._move(chosen)
+        elif carried < TOO_LITTLE:
+            self.viewer.only_keyframes(True)
 
     def _step_up(self) -> None:
         if self.viewer.keyframes_only:
