@@ -46,8 +46,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What only computes takes every core; what watches a clock, a network or a browser runs by itself.
+COMPUTING := tests/export tests/models tests/test_arrows.py
+
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 8 $(COMPUTING)
+	$(BIN)/pytest $(addprefix --ignore ,$(COMPUTING))
 
 bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done

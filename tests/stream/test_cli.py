@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,8 +116,9 @@ def test_each_bad_call_is_one_clear_line(tmp_path: Path) -> None:
             (["detect", tmp_path / "none.mp4"], 1, "there is no such file"),
             (["export", tmp_path / "text.onnx", "--out", tmp_path / "out.onnx"], 1, "not an ONNX file"),
         ]
-        for arguments, code, expected in cases:
-            result = lookout(*arguments)
+        with ThreadPoolExecutor(2) as pool:  # most of the time goes into starting Python
+            results = list(pool.map(lambda case: lookout(*case[0]), cases))
+        for (arguments, code, expected), result in zip(cases, results, strict=True):
             assert result.returncode == code, (arguments, result.stderr)
             assert expected in result.stderr, (arguments, result.stderr)
             assert "Traceback" not in result.stderr, (arguments, result.stderr)
