@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from aiortc import RTCPeerConnection
 
-from stream.webrtc.aiortc_adapter import socket_of
+from stream.webrtc.aiortc_adapter import sockets_of
 
+Address = tuple[str, int]
 _MARKER = 0x80  # of the RTP header: the last packet of a picture
 
 
@@ -24,16 +27,15 @@ class PacketCounter:
         self.missing = 0
         self.arrivals: dict[int, float] = {}
         self._expected: int | None = None
-        protocol = socket_of(connection)
-        self._pass_on = protocol.datagram_received
-        protocol.datagram_received = self._count
+        for protocol in sockets_of(connection):  # the sender need not choose the one that we would
+            protocol.datagram_received = partial(self._count, protocol.datagram_received)
 
-    def _count(self, data: bytes, address: tuple[str, int]) -> None:
+    def _count(self, pass_on: Callable[[bytes, Address], None], data: bytes, address: Address) -> None:
         if not 128 <= data[0] < 192 or 192 <= data[1] < 224:  # not RTP (RFC 7983), or RTCP (RFC 5761)
-            self._pass_on(data, address)
+            pass_on(data, address)
             return
         if not self.received:
-            self._pass_on(data, address)
+            pass_on(data, address)
         sequence = int.from_bytes(data[2:4], "big")
         self.received += 1
         if self._expected is not None:

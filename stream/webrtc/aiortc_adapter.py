@@ -384,6 +384,6 @@ async def _for_ever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def socket_of(connection: RTCPeerConnection) -> Any:
-    """What receives the datagrams of a connection that stands, for benchmarks to look into."""
-    return connection.getTransceivers()[0].receiver.transport.transport._connection._nominated[1].protocol
+def sockets_of(connection: RTCPeerConnection) -> list[Any]:
+    """What receives the datagrams of a connection, one an address of its own, for benchmarks to look into."""
+    return list(connection.getTransceivers()[0].receiver.transport.transport._connection._protocols)
