@@ -131,6 +131,10 @@ class RtpStream:
         self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
         return rtx + header[_HEADER.size :] + sequence.to_bytes(2, "big") + payload
 
+    def forget(self) -> None:
+        """Nothing will be sent again: let go of what was kept for it."""
+        self._history = [None] * HISTORY_PACKETS
+
     def _header(self, payload_type: int, marker: bool, sequence: int, timestamp: int, ssrc: int) -> bytes:
         first = _EXTENDED if self._words else 0x80
         return _HEADER.pack(first, payload_type | (_MARKER if marker else 0), sequence, timestamp, ssrc)

@@ -84,6 +84,10 @@ class RtpSender:
     def stop(self) -> None:
         """Say BYE; nothing is sent any more."""
         self._viewer.wake = lambda: None
+        self.failed = lambda reason: None
+        self.reported = lambda lost, highest, round_trip_s: None
+        self.estimated = lambda bits_per_s, octets_sent: None
+        self.stream.forget()
         if self._waiting is not None:
             self._waiting.cancel()
         self._send_rtcp(bytes(RtcpByePacket(sources=[self.stream.format.ssrc])))
