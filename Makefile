@@ -47,7 +47,8 @@ lint: setup
 	$(BIN)/mypy
 
 # What only computes takes every core; what watches a clock, a network or a browser runs by itself.
-COMPUTING := tests/export tests/models tests/test_arrows.py
+COMPUTING := tests/export tests/models tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
+	annotate barcode bench_precision config detector encode session sources tracking tracking_mot tracking_reference))
 
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 8 $(COMPUTING)

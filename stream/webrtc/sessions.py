@@ -52,6 +52,7 @@ class Session(Generic[PeerT]):
         self.offer = offer
         self.peer = peer
         self.task: asyncio.Task[None] | None = None
+        self.closed = False  # it holds nothing any more but its connection, which may take a while to end
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._opened_at = monotonic()
         self._connected = False
@@ -74,6 +75,7 @@ class Session(Generic[PeerT]):
     async def close(self, reason: str) -> None:
         """Let go of whatever it holds; to be called once, when it is over."""
         self._left(reason)
+        self.closed = True
         await self.peer.close()
 
     async def trickle(self, fragment: Fragment) -> None:

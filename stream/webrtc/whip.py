@@ -48,7 +48,7 @@ class WhipService(SessionService["_Publishing"]):
         if self._closed:
             raise SignallingError("the server is closing; try again later", 503, RETRY_AFTER_S)
         inlet = self._inlet_for(camera_id)
-        if any(session.camera_id == camera_id for session in self._sessions.values()):
+        if any(session.camera_id == camera_id and not session.closed for session in self._sessions.values()):
             reason = f"somebody else publishes to camera {camera_id!r}; try again once they have stopped"
             raise SignallingError(reason, 409, RETRY_AFTER_S)
         offer = read_offer(sdp, "publish")

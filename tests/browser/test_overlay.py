@@ -14,7 +14,7 @@ from stream.bench.chromium import wait_for
 from tests.browser.walking import LEG, MEASURE, RATE, boxed_pictures, check_on_own_frame
 
 
-@pytest.mark.parametrize(("overlay", "boxes"), [("exact", "drawn"), ("smooth", "drawn"), ("smooth", "data")])
+@pytest.mark.parametrize(("overlay", "boxes"), [("exact", "drawn"), ("smooth", "data")])
 def test_a_box_is_drawn_on_its_own_frame(
     watch: Callable[..., Any],
     page: Page,
