@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2 as httpx
 import numpy as np
@@ -72,6 +72,12 @@ a=rtpmap:45 AV1/90000
 a=candidate:1 1 udp 2113937151 8b2f2b0e-7f0a-4b0f-9f0b-3d0f0c0e0a01.local 51000 typ host
 a=end-of-candidates
 """
+
+
+class Serving(Protocol):
+    """Whatever has an application."""
+
+    api: FastAPI
 
 
 class App:
@@ -159,8 +165,8 @@ async def running(
 
 
 @asynccontextmanager
-async def listening(app: App) -> AsyncIterator[str]:
-    """The app on a real port, for viewers in other processes."""
+async def listening(app: Serving) -> AsyncIterator[str]:
+    """The app on a real port, for viewers and publishers in other processes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app.api, log_level="warning", lifespan="off"))

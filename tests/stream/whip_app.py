@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import uvicorn
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
 from av import VideoFrame
 
@@ -25,6 +23,7 @@ from stream.planes import views
 from stream.server import create_app
 from stream.webrtc.aiortc_adapter import _gather_soon
 from tests.stream.watching import frame
+from tests.stream.whep_app import listening as listening
 
 SDP = {"Content-Type": "application/sdp"}
 
@@ -75,20 +74,6 @@ async def running(
             yield app, http
     finally:
         await asyncio.to_thread(app.pipeline.stop)
-
-
-@asynccontextmanager
-async def listening(app: Published) -> AsyncIterator[str]:
-    """The app on a real port, for publishers in other processes."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app.api, log_level="warning", lifespan="off"))
-        serving = asyncio.create_task(server.serve([listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await serving
 
 
 class Barcodes(VideoStreamTrack):
