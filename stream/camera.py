@@ -303,8 +303,11 @@ class Camera:
     def _read_once(self) -> None:
         """Open the source and read it to its end."""
         options = SourceOptions(
+            backend=self.config.backend,
             transport=self.config.transport,
+            latency_ms=self.config.latency_ms,
             loop=self.config.loop,
+            start_s=self.config.start_s,
             pace=self.config.pace,
             stall_s=self.config.stall_s,
             inlet=self.inlet,

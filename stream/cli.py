@@ -128,7 +128,7 @@ def _add_watch(commands: Any) -> None:
 
 def _watch(options: argparse.Namespace) -> None:
     from stream.app import watch
-    from stream.config import config_from_sources, load_config, override
+    from stream.config_file import config_from_sources, load_config, override
 
     settings = _settings(options)
     camera = {
@@ -339,7 +339,7 @@ def _annotated(options: argparse.Namespace) -> Any:
 
 def _detect(options: argparse.Namespace) -> None:
     from stream.app import open_detector
-    from stream.config import config_from_sources
+    from stream.config_file import config_from_sources
     from stream.offline import detect
 
     camera = {"pace": "lossless", "loop": False, "transport": options.transport or "tcp"}
@@ -356,7 +356,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     from stream.app import open_detector
-    from stream.config import config_from_sources
+    from stream.config_file import config_from_sources
     from stream.evaluate import evaluate
 
     # Average precision needs the whole curve: unless told otherwise, every detection counts.

@@ -1,17 +1,12 @@
-"""Configuration: YAML or command line -> frozen, validated models.
+"""What can be configured: frozen, validated models, one a section of the file.
 
-Unknown keys and wrong values are refused by their path and line; nothing is guessed. Knows
-nothing of how the values are used.
+Knows nothing of files (``stream/config_file.py``) or of how the values are used.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import os
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,21 +14,16 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-from stream.errors import ConfigError, redact
 
 CAMERA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 TOKEN = re.compile(r"[!-~]{8,256}")
 ICE_URL = r"^(stuns?|turns?):[A-Za-z0-9.\-\[\]:]{1,255}(\?transport=(udp|tcp))?$"
 ORIGIN = r"^https?://[A-Za-z0-9.\-\[\]]{1,255}(:[0-9]{1,5})?$"
-_HIDDEN = {"token", "credential", "secret"}
-MAX_CONFIG_BYTES = 1 << 20
+DEFAULT_DETECTOR = "default"
 
 
 class _Section(BaseModel):
@@ -76,16 +66,24 @@ class IceServerConfig(_Section):
         return self
 
 
+AllowedSource = Annotated[str, Field(pattern=r"^(/.{0,1023}|[a-z]{3,12})$")]
+DEFAULT_SOURCES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "whip", "demo", "synthetic")
+
+
 class ServerConfig(_Section):
     """Where the app listens, how much it will serve, and to whom.
 
     ``allow_origins`` are sites whose pages may play from here (CORS), such as ``https://wall.example.net``.
+    ``allow_sources`` is what callers of the API may name as a camera's source: schemes, ``device``, ``demo``,
+    ``synthetic``, ``whip``, and folders (absolute paths) whose files they may play. The file's own cameras
+    are not bound by it.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     token: SecretStr | None = None
     max_viewers: Annotated[int, Field(ge=1, le=10_000)] = 64
+    allow_sources: Annotated[tuple[AllowedSource, ...], Field(max_length=64)] = DEFAULT_SOURCES
     ice_servers: Annotated[tuple[IceServerConfig, ...], Field(max_length=8)] = ()
     allow_origins: Annotated[tuple[Annotated[str, Field(pattern=ORIGIN)], ...], Field(max_length=32)] = ()
 
@@ -114,8 +112,9 @@ class ServerConfig(_Section):
 class DetectorConfig(_Section):
     """Which model runs, where, and from which score a detection counts.
 
-    ``threads`` are those of one run on the CPU; ``max_batch`` is how many cameras may share a run.
-    None chooses by the device (``stream/session.py``, ``stream/pipeline.py``).
+    ``threads`` are those of one run on the CPU; ``max_batch`` is how many cameras may share a run;
+    ``max_wait_ms`` is how long a frame may wait for others to share one. None chooses by the device
+    (``stream/session.py``, ``stream/batching.py``).
     """
 
     model: str = "lookout-nano"
@@ -123,6 +122,7 @@ class DetectorConfig(_Section):
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     score_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
     max_batch: Annotated[int, Field(ge=1, le=8)] | None = None
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] | None = None
 
 
 RenditionHeight = Annotated[int, Field(ge=90, le=4320, multiple_of=2)]
@@ -142,15 +142,32 @@ class EncoderConfig(_Section):
     heights: Annotated[tuple[RenditionHeight, ...], Field(max_length=8)] = (1080, 720, 360, 180)
 
 
+Coordinate = Annotated[float, Field(ge=0, le=16384)]
+Region = Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=3, max_length=64)]
+
+
 class CameraConfig(_Section):
-    """One camera. ``transport`` is for RTSP, ``loop`` and ``pace`` are for files."""
+    """One camera.
+
+    ``transport`` and ``latency_ms`` (GStreamer's jitter buffer; None: 0 over TCP, 50 over UDP) are for RTSP;
+    ``loop``, ``start_s`` and ``pace`` are for files: ``realtime`` plays by their own timestamps,
+    ``fastest`` as fast as they can be decoded, and ``lossless`` waits until each picture was detected.
+    ``regions`` are polygons, points (x, y) in pixels of the camera's picture: only what lies in one of them
+    is shown to the detector. ``detect_fps`` is how often it is asked at most.
+    """
 
     source: Annotated[str, Field(min_length=1, max_length=2048)]
+    backend: Literal["auto", "pyav", "gstreamer"] = "auto"
     transport: Literal["tcp", "udp"] = "tcp"
+    latency_ms: Annotated[int, Field(ge=0, le=10_000)] | None = None
     overlay: Literal["smooth", "exact"] = "smooth"
+    detector: str = DEFAULT_DETECTOR
     detect: Literal["always", "when-watched"] = "always"
+    detect_fps: Annotated[float, Field(ge=0.1, le=240)] | None = None
+    regions: Annotated[tuple[Region, ...], Field(max_length=16)] = ()
     loop: bool = True
-    pace: Literal["realtime", "lossless"] = "realtime"
+    start_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    pace: Literal["realtime", "lossless", "fastest"] = "realtime"
     stall_s: Annotated[float, Field(ge=0.5, le=300)] = 5.0
     max_backoff_s: Annotated[float, Field(ge=0.5, le=600)] = 30.0
 
@@ -160,150 +177,43 @@ class CameraConfig(_Section):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class LogConfig(_Section):
+    """What is written to standard error: ``json`` is one object a line, for machines."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class AppConfig(_Section):
-    """The whole file."""
+    """The whole file. ``detector`` serves every camera that names none of ``detectors``."""
 
     server: ServerConfig = ServerConfig()
+    log: LogConfig = LogConfig()
     detector: DetectorConfig = DetectorConfig()
+    detectors: Annotated[dict[str, DetectorConfig], Field(max_length=8)] = {}
     encoder: EncoderConfig = EncoderConfig()
-    cameras: Annotated[dict[str, CameraConfig], Field(min_length=1, max_length=256)]
+    cameras: Annotated[dict[str, CameraConfig], Field(max_length=256)]
 
-    @field_validator("cameras")
+    @field_validator("cameras", "detectors")
     @classmethod
-    def _camera_ids(cls, cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
-        for name in cameras:
+    def _usable_names(cls, named: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        kind = str(info.field_name).removesuffix("s")
+        for name in named:
             if not CAMERA_ID.fullmatch(name):
                 raise ValueError(
-                    f"camera name {name!r}: use lower-case letters, digits, '-' and '_', at most 40"
+                    f"{kind} name {name!r}: use lower-case letters, digits, '-' and '_', at most 40"
                 )
-        return cameras
+        if DEFAULT_DETECTOR in named and kind == "detector":
+            raise ValueError(f"{DEFAULT_DETECTOR!r} is what `detector:` above is called; use another name")
+        return named
 
-
-def load_config(path: Path) -> AppConfig:
-    """Read a YAML file.
-
-    Raises:
-        ConfigError: the file cannot be read, is not YAML, or a key or value is wrong; one line a
-            fault, each with its line number and key path.
-    """
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"{path}: larger than {MAX_CONFIG_BYTES} bytes; expected a lookout YAML configuration"
-            )
-        document = YAML().load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); expected a YAML configuration"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not text; expected a YAML configuration") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_fault(error)}") from error
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply; expected a lookout YAML configuration") from None
-    if not isinstance(document, Mapping):
-        raise ConfigError(
-            f"{path}: expected keys such as 'cameras:' at the top level, got {type(document).__name__}"
-        )
-    return _validate(document, str(path))
-
-
-def config_from_sources(
-    sources: Sequence[str],
-    settings: Mapping[str, Mapping[str, object]],
-    camera: Mapping[str, object] | None = None,
-) -> AppConfig:
-    """The configuration of a command line: its sources, values by section, and for every camera.
-
-    Raises:
-        ConfigError: a value is wrong.
-    """
-    cameras: dict[str, dict[str, object]] = {}
-    for source in sources:
-        cameras[_camera_name(source, cameras)] = {"source": source, **(camera or {})}
-    return _validate({**settings, "cameras": cameras}, "command line")
-
-
-def override(config: AppConfig, settings: Mapping[str, Mapping[str, object]]) -> AppConfig:
-    """``config`` with single values replaced, section by section, and validated again."""
-    document = config.model_dump()
-    for section, values in settings.items():
-        document[section] = {**document[section], **values}
-    return _validate(document, "command line")
-
-
-def _validate(document: Mapping[str, Any], origin: str) -> AppConfig:
-    token = os.environ.get("LOOKOUT_TOKEN")
-    server = document.get("server", {})
-    if token and isinstance(server, Mapping) and not server.get("token"):
-        document = {**document, "server": {**server, "token": token}}
-    try:
-        return AppConfig.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_fault(document, origin, fault) for fault in error.errors())) from None
-
-
-def _fault(document: Mapping[str, Any], origin: str, fault: Any) -> str:
-    """One line for one pydantic error: where, what was expected, what came."""
-    path = [str(part) for part in fault["loc"] if part != "[key]"]
-    line = _line_of(document, path)
-    where = f"{origin}:{line}" if line else origin
-    key = ".".join(path) or "configuration"
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-        return f"{where}: {key}: unknown key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return f"{where}: {key}: is missing"
-    given = fault["input"]
-    shown = f" (got {redact(repr(given))[:80]})" if isinstance(given, str | int | float | bool) else ""
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}{'' if _HIDDEN & set(path) else shown}"
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "server": ServerConfig,
-        "detector": DetectorConfig,
-        "encoder": EncoderConfig,
-        "cameras": CameraConfig,
-    }
-    return list((sections[path[0]] if path else AppConfig).model_fields)
-
-
-def _line_of(document: Any, path: list[str]) -> int | None:
-    """The 1-based line of the deepest key of ``path`` that the YAML document has."""
-    line: int | None = None
-    for part in path:
-        positions = getattr(document, "lc", None)
-        if not isinstance(document, Mapping) or part not in document or positions is None:
-            break
-        line = positions.data[part][0] + 1 if part in (positions.data or {}) else line
-        document = document[part]
-    return line
-
-
-def _yaml_fault(error: YAMLError) -> str:
-    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        return f":{error.problem_mark.line + 1}: not valid YAML: {error.problem}"
-    return ": not valid YAML"
-
-
-def _camera_name(source: str, taken: Mapping[str, object]) -> str:
-    """A short name for a source: the file's stem, the host, ``demo``, ``camera`` for a device."""
-    source = redact(source)
-    if "://" in source:
-        stem = re.sub(r"^.*?://(?:\*\*\*@)?([^/:?]*).*$", r"\1", source)
-    elif source.isdigit():
-        stem = f"camera{source}"
-    else:
-        stem = (
-            re.split(r"[:@]", source, maxsplit=1)[0] if source.startswith("synthetic") else Path(source).stem
-        )
-    stem = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:32] or "camera"
-    name, number = stem, 2
-    while name in taken:
-        name, number = f"{stem}-{number}", number + 1
-    return name
+    @model_validator(mode="after")
+    def _detectors_are_there(self) -> AppConfig:
+        known = (DEFAULT_DETECTOR, *self.detectors)
+        for name, camera in self.cameras.items():
+            if camera.detector not in known:
+                raise ValueError(
+                    f"cameras.{name}.detector: there is no detector {camera.detector!r}; expected one of: "
+                    f"{', '.join(known)}"
+                )
+        return self

@@ -25,7 +25,7 @@ import uvicorn
 from stream.app import listen, open_detector
 from stream.bench.chromium import chromium, wait_for, watching_page
 from stream.bench.drain import Recorder
-from stream.config import config_from_sources
+from stream.config_file import config_from_sources
 from stream.encode import CLOCK_HZ
 from stream.errors import LookoutError
 from stream.pipeline import Pipeline

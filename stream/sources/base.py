@@ -26,6 +26,7 @@ class SourceInfo:
     frame_rate: float | None  # frames a second as the container says, None where it says nothing
     live: bool  # it goes on for ever by itself; what is not taken in time is lost
     backend: str
+    reason: str = ""  # why that backend, where there was a choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,26 @@ class SourceOptions:
     """How to open and play a source.
 
     Args:
+        backend: what fetches and decodes; ``auto`` takes what works, and says in ``SourceInfo`` why.
         transport: carries RTSP media.
+        latency_ms: of the buffer that puts RTP packets back in order, where the backend has one; None
+            chooses by the transport.
         loop: start a file again at its end; time and index keep growing.
+        start_s: where in a file to begin, seconds.
         pace: ``realtime`` plays a file by its own timestamps and hands over only the newest picture
-            of a live source; ``lossless`` hands over every picture, as fast as it is taken.
+            of a live source; ``fastest`` plays it as fast as it can be decoded, ``lossless`` as fast as its
+            pictures are taken, none left out.
         stall_s: without a picture for so long, reading raises ``SourceTimeout``.
         open_timeout_s: opening takes no longer than this, then raises ``SourceTimeout``.
         inlet: where a publisher's pictures come in, for a source that is published to.
     """
 
+    backend: Literal["auto", "pyav", "gstreamer"] = "auto"
     transport: Literal["tcp", "udp"] = "tcp"
+    latency_ms: int | None = None
     loop: bool = False
-    pace: Literal["realtime", "lossless"] = "realtime"
+    start_s: float = 0.0
+    pace: Literal["realtime", "lossless", "fastest"] = "realtime"
     stall_s: float = 5.0
     open_timeout_s: float = 5.0
     inlet: Inlet | None = None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.config import AppConfig, config_from_sources, load_config, override
+from stream.config import AppConfig
+from stream.config_file import config_from_sources, load_config, override
 from stream.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
