@@ -34,7 +34,8 @@ from stream.frames import AccessUnit, Detections, Frame, Tracks
 from stream.h264 import Profile
 from stream.latest import Latest
 from stream.planes import settle_tags
-from stream.rate import Rate
+from stream.rate import Rate, Throttle
+from stream.regions import Regions
 from stream.sources import PUBLISHED, Source, SourceInfo, SourceOptions, open_source
 from stream.sources.clock import CameraClock
 from stream.sources.inlet import Inlet
@@ -88,6 +89,7 @@ class CameraStatus:
 class Camera:
     """A source that is always being read, tracked and, when watched, shown.
 
+    ``regions`` are the parts of its picture that are detected in; None is the whole.
     ``inlet`` is where a publisher's pictures come in; None if the camera fetches its own.
     """
 
@@ -104,6 +106,7 @@ class Camera:
         self.config = config
         self.pending: Latest[Frame] = Latest(lossless=config.pace == "lossless", on_put=wake)
         self.finished = threading.Event()
+        self.regions = Regions(config.regions) if config.regions else None
         self.inlet = Inlet() if config.source == PUBLISHED else None
         self._names = names
         self._encoder = encoder
@@ -123,6 +126,7 @@ class Camera:
         self._decoded = self._missed = self._bad_packets = self._detected = self._reconnects = 0
         self._last: Frame | None = None
         self._fps, self._detect_fps = Rate(), Rate()
+        self._throttle = Throttle(config.detect_fps)
 
     def start(self) -> None:
         self._thread.start()
@@ -334,7 +338,7 @@ class Camera:
         self._last = frame
         self._fps.tick()
         self._state, self._reason = "live", None
-        if self.config.detect == "always" or self._watched:
+        if (self.config.detect == "always" or self._watched) and self._throttle.is_due(frame.time_s):
             self.pending.put(frame)
         if self.config.overlay == "smooth" and self._hubs:
             # Also while nobody watches: a hub greets whoever joins with the newest picture.

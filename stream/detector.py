@@ -20,6 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from export.artifact import PAD_VALUE, Letterbox, load, read_spec
 from stream.frames import Detections, Floats, Ints
+from stream.regions import Regions, View
 from stream.session import Device, Say, open_session
 
 Pixels = npt.NDArray[np.uint8]
@@ -73,20 +74,31 @@ class Detector:
         twin._shrinkers = OrderedDict()
         return twin
 
-    def detect(self, pictures: Sequence[VideoFrame], score_threshold: float) -> list[Detections]:
+    def detect(
+        self,
+        pictures: Sequence[VideoFrame],
+        score_threshold: float,
+        regions: Sequence[Regions | None] | None = None,
+    ) -> list[Detections]:
         """Detect in decoded video frames of any sizes and pixel formats, as one batch.
 
         Args:
             pictures: read, never written to.
             score_threshold: detections below it are left out, 0 to 1.
+            regions: for each picture the parts that the model is to see; None is the whole.
 
         Returns:
-            One ``Detections`` a picture, best score first, boxes clipped to the picture.
+            One ``Detections`` a picture, best score first, boxes clipped to what the model saw of it.
         """
         images = self._batch(len(pictures))
-        letterboxes = [self._place(picture, image) for picture, image in zip(pictures, images, strict=True)]
-        sizes = [(picture.width, picture.height) for picture in pictures]
-        return self._run(images, letterboxes, sizes, score_threshold)
+        views = [
+            View(picture) if part is None else part.view(picture)
+            for picture, part in zip(pictures, regions or [None] * len(pictures), strict=True)
+        ]
+        letterboxes = [self._place(view, image) for view, image in zip(views, images, strict=True)]
+        sizes = [(view.picture.width, view.picture.height) for view in views]
+        found = self._run(images, letterboxes, sizes, score_threshold)
+        return [each.shifted(view.left, view.top) for each, view in zip(found, views, strict=True)]
 
     def detect_images(self, images: Sequence[Pixels], score_threshold: float) -> list[Detections]:
         """As :meth:`detect`, for uint8 (height, width, 3) RGB pictures, by the letterbox of training."""
@@ -116,8 +128,9 @@ class Detector:
             for row in range(len(images))
         ]
 
-    def _place(self, picture: VideoFrame, image: Pixels) -> Letterbox:
-        """Draw a frame, letterboxed, into one slot of the batch."""
+    def _place(self, view: View, image: Pixels) -> Letterbox:
+        """Draw what is to be seen of a frame, letterboxed, into one slot of the batch."""
+        picture = view.picture
         letterbox = self.spec.place(picture.width, picture.height)
         width, height = letterbox.content_width, letterbox.content_height
         small = self._shrinker(picture).rgb(picture, width, height)
@@ -126,6 +139,8 @@ class Detector:
         image[:height, :width] = rows[:, : 3 * width].reshape(height, width, 3)
         image[height:] = PAD_VALUE
         image[:, width:] = PAD_VALUE
+        if view.regions is not None:
+            view.regions.hide(view, image[:height, :width])
         return letterbox
 
     def _shrinker(self, picture: VideoFrame) -> _Shrinker:

@@ -68,6 +68,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def shifted(self, left: int, top: int) -> Detections:
+        """The same in a picture of which theirs is a part, that many pixels from its top left corner."""
+        if not left and not top:
+            return self
+        return replace(self, boxes=self.boxes + np.array([left, top, left, top], np.float32))
+
     @classmethod
     def empty(cls) -> Self:
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))

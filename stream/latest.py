@@ -29,6 +29,11 @@ class Latest(Generic[T]):
         self._changed = threading.Condition()
 
     @property
+    def item(self) -> T | None:
+        """What waits in the slot, which it stays in; None if it is empty."""
+        return self._item
+
+    @property
     def closed(self) -> bool:
         """Closed *and* empty: nothing will ever come again."""
         with self._changed:

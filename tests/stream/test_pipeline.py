@@ -132,9 +132,10 @@ def test_exact_overlay_draws_each_frames_own_tracks(bikes: Path, detector: Detec
     with closing(open_source(str(bikes), SourceOptions(pace="lossless"))) as source:
         camera_config = CameraConfig(source=str(bikes), pace="lossless", overlay="exact", loop=False)
         pipeline = Pipeline(AppConfig(cameras={"clip": camera_config}), detector)
-        tracker = Tracker(pipeline.tracking)
+        tracking = pipeline.batchers["default"].tracking
+        tracker = Tracker(tracking)
         while (frame := source.read()) is not None:
-            (found,) = detector.detect([frame.picture], pipeline.tracking.low_score)
+            (found,) = detector.detect([frame.picture], tracking.low_score)
             expected[frame.picture.pts] = tracker.update(found, frame.time_s)
 
     drawn: list[tuple[int | None, Tracks]] = []
