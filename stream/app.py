@@ -13,7 +13,7 @@ import uvicorn
 
 from export.catalogue import resolve_model
 from export.convert import ensure_contract
-from stream.config import AppConfig, ServerConfig
+from stream.config import DEFAULT_DETECTOR, AppConfig, DetectorConfig, ServerConfig
 from stream.detector import Detector
 from stream.encode import check_h264
 from stream.errors import UsageError, redact
@@ -42,8 +42,9 @@ def watch(config: AppConfig, say: Say) -> None:
         say(f"encoder {config.encoder.h264} (as asked)")
     listener = listen(config.server)
     try:
-        detector = open_detector(config, say)
-        pipeline = Pipeline(config, detector)
+        detector = open_detector(config.detector, say)
+        others = {name: open_detector(each, say, name) for name, each in config.detectors.items()}
+        pipeline = Pipeline(config, detector, others)
         for name, camera in config.cameras.items():
             where = f" (publish to /whip/{name})" if camera.source == PUBLISHED else ""
             say(f"camera {name}: {redact(camera.source)}{where}, overlay {camera.overlay}")
@@ -53,15 +54,17 @@ def watch(config: AppConfig, say: Say) -> None:
         listener.close()
 
 
-def open_detector(config: AppConfig, say: Say) -> Detector:
-    """Load the configured model on the configured device, and say both."""
-    path = ensure_contract(resolve_model(config.detector.model), say)
-    detector = Detector(path, config.detector.device, config.detector.threads, say)
+def open_detector(config: DetectorConfig, say: Say, name: str = DEFAULT_DETECTOR) -> Detector:
+    """Load a configured model on its configured device, and say both."""
+    path = ensure_contract(resolve_model(config.model), say)
+    detector = Detector(path, config.device, config.threads, say)
     spec = detector.spec
+    whose = "" if name == DEFAULT_DETECTOR else f"{name}: "
     say(
-        f"model   {Path(path).stem}: {spec.family}, {spec.input_width}x{spec.input_height}, {len(spec.names)} classes"
+        f"model   {whose}{Path(path).stem}: {spec.family}, {spec.input_width}x{spec.input_height}, "
+        f"{len(spec.names)} classes"
     )
-    say(f"device  {detector.device} ({detector.reason})")
+    say(f"device  {whose}{detector.device} ({detector.reason})")
     return detector
 
 

@@ -69,6 +69,7 @@ class CameraStatus:
     width: int | None
     height: int | None
     overlay: str
+    detector: str
     fps: float
     detect_fps: float
     frame_age_ms: float | None
@@ -242,6 +243,7 @@ class Camera:
             width=last.picture.width if last else None,
             height=last.picture.height if last else None,
             overlay=self.config.overlay,
+            detector=self.config.detector,
             fps=round(self._fps.per_second(), 1),
             detect_fps=round(self._detect_fps.per_second(), 1),
             frame_age_ms=round((monotonic() - newest[0].captured_at) * 1000, 1) if newest else None,

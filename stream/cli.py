@@ -345,7 +345,14 @@ def _detect(options: argparse.Namespace) -> None:
     camera = {"pace": "lossless", "loop": False, "transport": options.transport or "tcp"}
     config = config_from_sources([options.source], _settings(options), camera)
     (source,) = config.cameras.values()
-    detect(source, open_detector(config, _say), config.detector, options.format, options.out, options.video)
+    detect(
+        source,
+        open_detector(config.detector, _say),
+        config.detector,
+        options.format,
+        options.out,
+        options.video,
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -361,7 +368,7 @@ def _eval(options: argparse.Namespace) -> None:
 
     # Average precision needs the whole curve: unless told otherwise, every detection counts.
     options.score = options.score or 0.001
-    detector = open_detector(config_from_sources(["demo"], _settings(options)), _say)
+    detector = open_detector(config_from_sources(["demo"], _settings(options)).detector, _say)
     metrics = asdict(evaluate(detector, options.data, options.images, options.score))
     if options.json:
         print(json.dumps(metrics))

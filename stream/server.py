@@ -27,6 +27,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stream.annotate import class_colour
+from stream.batching import Batcher
 from stream.config import ServerConfig, is_loopback
 from stream.errors import LookoutError, SignallingError, redact
 from stream.metrics import exposition
@@ -147,28 +148,30 @@ class _Guard:
         return origin.lower().partition("://")[2] == headers.get("host", "").lower()
 
 
-def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
-    spec, detector = pipeline.detector.spec, pipeline.detector
+def _about(batcher: Batcher) -> dict[str, Any]:
+    spec, detector = batcher.detector.spec, batcher.detector
+    colours = [class_colour(index) for index in range(len(spec.names))]
+    return {
+        "model": detector.path.stem,
+        "family": spec.family,
+        "input": [spec.input_width, spec.input_height],
+        "device": detector.device,
+        "names": list(spec.names),
+        "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours],
+        "fault": batcher.fault,
+    }
 
+
+def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/api/app")
     async def about() -> dict[str, Any]:
-        """What runs: version, model, device, class names."""
-        return {
-            "version": app.version,
-            "model": detector.path.stem,
-            "family": spec.family,
-            "input": [spec.input_width, spec.input_height],
-            "device": detector.device,
-            "names": list(spec.names),
-            "colours": [
-                "#{:02x}{:02x}{:02x}".format(*class_colour(index)) for index in range(len(spec.names))
-            ],
-            "fault": pipeline.fault,
-        }
+        """What runs: the version, and each detector by name with its model, device and classes."""
+        detectors = {name: _about(batcher) for name, batcher in pipeline.batchers.items()}
+        return {"version": app.version, "detectors": detectors, "fault": pipeline.fault}
 
     @app.get("/api/cameras")
     async def cameras() -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def _app(overlay: Literal["smooth", "exact"], model: str | None) -> Iterator[_Ap
         "detector": {"model": model} if model else {},
     }
     config = config_from_sources([CAMERA], settings, {"overlay": overlay})
-    pipeline = Pipeline(config, open_detector(config, lambda line: None))
+    pipeline = Pipeline(config, open_detector(config.detector, lambda line: None))
     listener = listen(config.server)
     server = uvicorn.Server(
         uvicorn.Config(create_app(pipeline, config.server), log_config=None, access_log=False, ws="none")

@@ -23,7 +23,8 @@ const onScreen = new Set();
 const goodbyes = new Map();
 const choice = new Choice(document.querySelector(".boxes"), () => tiles.forEach((tile) => tile.choose(choice)));
 const device = new Device(document.querySelector(".device"));
-let classes = { names: [], colours: [] };
+/** What runs, by the name of the detector: its model, device, and the names and colours of its classes. */
+let detectors = {};
 let polls = 0;
 let fault = "";
 
@@ -94,7 +95,7 @@ function reconcile(cameras) {
 
 function add(camera) {
   const tile = new Tile(camera, choice);
-  tile.classes = classes;
+  tile.detectors = detectors;
   tiles.set(camera.id, tile);
   main.append(tile.element);
   screen.observe(tile.element);
@@ -170,13 +171,15 @@ async function poll() {
 async function about() {
   const app = await ask("api/app");
   fault = app.fault ?? "";
-  classes = { names: app.names, colours: app.colours };
-  choice.names = app.names;
-  tiles.forEach((tile) => (tile.classes = classes));
+  detectors = app.detectors;
+  tiles.forEach((tile) => (tile.detectors = detectors));
+  const all = Object.values(detectors);
+  const names = [...new Set(all.flatMap((detector) => detector.names))];
+  choice.names = names;
   const line = document.querySelector(".about");
-  line.title = `lookout ${app.version}; finds: ${app.names.join(", ")}`;
+  line.title = `lookout ${app.version}; finds: ${names.join(", ")}`;
   line.replaceChildren(
-    ...[app.model, app.device].map((text) => {
+    ...[...new Set(all.flatMap(({ model, device }) => [model, device]))].map((text) => {
       const chip = document.createElement("span");
       chip.textContent = text;
       return chip;

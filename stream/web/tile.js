@@ -28,6 +28,7 @@ export class Tile {
   #meter;
   #overlay;
   #boxes;
+  #detectors = {};
   #camera;
   #playing = false;
   #connection = "idle";
@@ -75,9 +76,10 @@ export class Tile {
     return this.#overlay.shown;
   }
 
-  /** The model's names and colours. */
-  set classes(classes) {
-    this.#overlay.classes = classes;
+  /** What runs, by name: the names and colours of the classes that this camera's detector finds. */
+  set detectors(detectors) {
+    this.#detectors = detectors;
+    this.#overlay.classes = detectors[this.#camera?.detector] ?? { names: [], colours: [] };
   }
 
   /** Boxes drawn into the picture by the server, over it by the page, or not at all; classes not to draw. */
@@ -98,6 +100,7 @@ export class Tile {
     const came = camera.state === "live" && this.#camera?.state !== "live";
     if (camera.height !== this.#camera?.height) this.#resized();
     this.#camera = camera;
+    this.detectors = this.#detectors;
     if (came) this.#player.hurry();
     if (camera.width && camera.height) {
       this.#part(".stage").style.setProperty("--shape", `${camera.width} / ${camera.height}`);

@@ -92,7 +92,7 @@ def test_what_is_wanted_is_chosen_and_kept(watch: Watch, page: Page, bikes: Path
         page.reload()
         wait_for(page, f"{DRAWN} > 500")
         page.click(".boxes summary")
-        for name in app.get("api/app")["names"]:
+        for name in app.get("api/app")["detectors"]["default"]["names"]:
             page.locator(f"fieldset input[name='{name}']").evaluate("box => box.checked && box.click()")
         wait_for(page, f"{DRAWN} === 0")
         page.wait_for_timeout(500)

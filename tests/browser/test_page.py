@@ -40,7 +40,7 @@ def test_figures_say_what_is_received(watch: Watch, page: Page) -> None:
         expect(tile.locator(".latency")).to_have_text(re.compile(r"≈ \d+ ms"))
         expect(tile.locator(".objects")).to_have_text(re.compile(r"\d+ objects?"))
         wait_for(page, "parseFloat(document.querySelector('.fps').textContent) > 15")
-        about = app.get("api/app")
+        about = app.get("api/app")["detectors"]["default"]
         expect(page.locator(".about")).to_contain_text(about["model"])
         expect(page.locator(".about")).to_contain_text(about["device"])
         size = page.evaluate("(v => [v.videoWidth, v.videoHeight])(document.querySelector('video'))")
