@@ -26,7 +26,7 @@ from export.network import network_of, prepared
 from export.parity import ParityError
 from export.quantize import Calibration, calibrate, quantizable, quantized
 from export.reference import Pixels
-from export.speed import run_seconds, speed_ratio
+from export.speed import on_one_core, run_seconds, speed_ratio
 from export.stem import with_blocks
 
 Say = Callable[[str], None]
@@ -101,7 +101,7 @@ def lowered(
 
 def _speed(fp32: Path, lower: Path, images: Pixels) -> str:
     feeds = [{"images": image[None]} for image in images[:8]]
-    before, after = run_seconds([fp32, lower], [feeds, feeds], SPEED_S)
+    before, after = run_seconds([on_one_core(fp32), on_one_core(lower)], [feeds, feeds], SPEED_S)
     times = f"{1000 * median(after):.1f} ms a picture instead of {1000 * median(before):.1f}"
     return f"{speed_ratio(before, after):.2f} times that of float32 on this CPU, one thread ({times})"
 

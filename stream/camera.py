@@ -310,6 +310,7 @@ class Camera:
         """Open the source and read it to its end."""
         options = SourceOptions(
             backend=self.config.backend,
+            hwaccel=self.config.hwaccel,
             transport=self.config.transport,
             latency_ms=self.config.latency_ms,
             loop=self.config.loop,

@@ -284,6 +284,7 @@ def _add_bench(commands: Any) -> None:
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
         if name == "precision":
             command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")
+            command.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
             _add_annotated(command, "measures the AP that fp16 and int8 cost")
         command.set_defaults(run=_bench)
 
@@ -387,7 +388,7 @@ def _bench(options: argparse.Namespace) -> None:
         model = ensure_contract(model, _say)
     more = {}
     if options.benchmark == "precision":
-        more = {"pictures": options.pictures, "annotated": _annotated(options)}
+        more = {"device": options.device, "pictures": options.pictures, "annotated": _annotated(options)}
     result = run(options.benchmark, str(model), getattr(options, "seconds", None), **more)
     if options.json:
         print(json.dumps(result))

@@ -149,6 +149,7 @@ Region = Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=3
 class CameraConfig(_Section):
     """One camera.
 
+    ``hwaccel`` is for the backend ``pyav`` (``cuda`` is NVIDIA's NVDEC); GStreamer takes what hardware it finds.
     ``transport`` and ``latency_ms`` (GStreamer's jitter buffer; None: 0 over TCP, 50 over UDP) are for RTSP;
     ``loop``, ``start_s`` and ``pace`` are for files: ``realtime`` plays by their own timestamps,
     ``fastest`` as fast as they can be decoded, and ``lossless`` waits until each picture was detected.
@@ -158,6 +159,7 @@ class CameraConfig(_Section):
 
     source: Annotated[str, Field(min_length=1, max_length=2048)]
     backend: Literal["auto", "pyav", "gstreamer"] = "auto"
+    hwaccel: Literal["none", "cuda"] = "none"
     transport: Literal["tcp", "udp"] = "tcp"
     latency_ms: Annotated[int, Field(ge=0, le=10_000)] | None = None
     overlay: Literal["smooth", "exact"] = "smooth"
@@ -170,6 +172,14 @@ class CameraConfig(_Section):
     pace: Literal["realtime", "lossless", "fastest"] = "realtime"
     stall_s: Annotated[float, Field(ge=0.5, le=300)] = 5.0
     max_backoff_s: Annotated[float, Field(ge=0.5, le=600)] = 30.0
+
+    @model_validator(mode="after")
+    def _hwaccel_is_pyavs(self) -> CameraConfig:
+        if self.hwaccel != "none" and self.backend == "gstreamer":
+            raise ValueError(
+                f"hwaccel: {self.hwaccel} is for backend: pyav; GStreamer takes what hardware it finds, so leave it out"
+            )
+        return self
 
     @field_validator("source", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ from export.pictures import parity_pictures
 from export.pixels import PixelRule, plain
 from export.proposal import is_contract
 from export.signature import read_signature, side_values
-from export.speed import Feeds, run_seconds
+from export.speed import Feeds, on_one_core, run_seconds
 from stream.errors import UsageError
 
 
@@ -53,7 +53,7 @@ def run(model: str, seconds: float = 20.0) -> dict[str, Any]:
         for picture in pictures
     ]
     contract: list[Feeds] = [{"images": picture[None]} for picture in pictures]
-    before, after = run_seconds([path, adapted], [bare, contract], seconds)
+    before, after = run_seconds([on_one_core(path), on_one_core(adapted)], [bare, contract], seconds)
     added = np.array(after) - np.array(before)
     return {
         "model": path.stem,

@@ -35,6 +35,7 @@ class SourceOptions:
 
     Args:
         backend: what fetches and decodes; ``auto`` takes what works, and says in ``SourceInfo`` why.
+        hwaccel: what PyAV decodes with; ``cuda`` is NVIDIA's NVDEC.
         transport: carries RTSP media.
         latency_ms: of the buffer that puts RTP packets back in order, where the backend has one; None
             chooses by the transport.
@@ -49,6 +50,7 @@ class SourceOptions:
     """
 
     backend: Literal["auto", "pyav", "gstreamer"] = "auto"
+    hwaccel: Literal["none", "cuda"] = "none"
     transport: Literal["tcp", "udp"] = "tcp"
     latency_ms: int | None = None
     loop: bool = False

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import av
 import av.error
 from av import Packet, VideoFrame
-from av.codec.context import Flags
+from av.codec.context import CodecContext, Flags
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from stream.errors import LookoutError, NoVideo, SourceBroken
+from stream.errors import DeviceUnavailable, LookoutError, NoVideo, SourceBroken
 from stream.frames import Frame
 from stream.h264 import Profile
 from stream.planes import as_yuv420p
@@ -83,7 +84,7 @@ class PyavSource:
             raise
         sender_paces = source.sender_paces or (not source.is_file and self._container.duration is None)
         realtime = options.pace == "realtime"
-        self.info = _info(self._stream, live=sender_paces or (options.loop and realtime))
+        self.info = _info(self._stream, options, live=sender_paces or (options.loop and realtime))
         self._clock = StreamClock(self.info.frame_rate, longest_gap_s=max(10.0, options.stall_s))
         self._pacer = Pacer(ending) if realtime and not sender_paces else None
         self._index = 0
@@ -192,12 +193,34 @@ def _open(source: Input, options: SourceOptions) -> InputContainer:
             options=source.settings,
             timeout=timeouts,
             metadata_errors="replace",
+            hwaccel=_hwaccel(options),
         )
-    except av.FFmpegError as error:
+    except (av.FFmpegError, RuntimeError) as error:  # RuntimeError: nothing in it that the hardware decodes
+        if options.hwaccel != "none":
+            _check_hwaccel(options, source.name)
+        if not isinstance(error, av.FFmpegError):
+            raise DeviceUnavailable(
+                f"{source.name}: {options.hwaccel} decodes nothing in it; use hwaccel: none"
+            ) from None
         # RTSP reports its timeout as bad data, so the time it took tells.
         timed_out = timeouts is not None and time.monotonic() - started >= options.open_timeout_s
         fault = opening_fault(error, source.name, options.open_timeout_s, timed_out)
     raise fault
+
+
+def _hwaccel(options: SourceOptions) -> HWAccel | None:
+    return None if options.hwaccel == "none" else HWAccel(options.hwaccel, allow_software_fallback=False)
+
+
+def _check_hwaccel(options: SourceOptions, name: str) -> None:
+    """Raise DeviceUnavailable if the hardware that is to decode is not there."""
+    try:
+        CodecContext.create("h264", "r", hwaccel=_hwaccel(options))
+    except (av.FFmpegError, RuntimeError):
+        raise DeviceUnavailable(
+            f"{name}: hwaccel: {options.hwaccel} was asked for and does not work here; install the NVIDIA "
+            "driver with its video libraries (libnvcuvid), or use hwaccel: none"
+        ) from None
 
 
 def _video_stream(container: InputContainer, source: Input) -> VideoStream:
@@ -227,7 +250,7 @@ def _video_stream(container: InputContainer, source: Input) -> VideoStream:
     )
 
 
-def _info(stream: VideoStream, live: bool) -> SourceInfo:
+def _info(stream: VideoStream, options: SourceOptions, live: bool) -> SourceInfo:
     codec = stream.codec_context
     rate = stream.average_rate or stream.guessed_rate
     known = rate is not None and _LEAST_RATE <= rate <= _MOST_RATE
@@ -237,5 +260,5 @@ def _info(stream: VideoStream, live: bool) -> SourceInfo:
         codec=codec.name,
         frame_rate=float(rate) if rate is not None and known else None,
         live=live,
-        backend="pyav",
+        backend="pyav" if options.hwaccel == "none" else f"pyav with {options.hwaccel}",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from stream.errors import (
     UsageError,
 )
 from stream.frames import Frame
+from stream.gpu import driver_fault
 from stream.sources import Source, SourceOptions, demo_clip, open_source
 from stream.sources.discover import list_sources
 from stream.sources.pyav import PyavSource
@@ -354,3 +356,16 @@ def test_every_fault_is_one_line(tmp_path: Path) -> None:
             open_source(url)
         assert "\n" not in str(caught.value)
         assert url in str(caught.value) or "/dev/video987" in str(caught.value)
+
+
+def test_hardware_that_is_not_there_is_refused_with_the_remedy(bikes: Path) -> None:
+    options = SourceOptions(hwaccel="cuda")
+    if driver_fault() is None:
+        with closing(open_source(str(bikes), options)) as source:
+            assert source.info.backend == "pyav with cuda"
+            assert source.read() is not None
+        return
+    with pytest.raises(DeviceUnavailable, match=r"hwaccel: cuda was asked for .* use hwaccel: none"):
+        open_source(str(bikes), options)
+    with pytest.raises(SourceNotFound):  # what is wrong with the file comes first where it does
+        open_source("no-such-file.mp4", options)
