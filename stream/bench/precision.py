@@ -44,8 +44,9 @@ def run(
         annotated: to measure AP on; None leaves it out.
 
     Returns:
-        ``fp32_ms`` (of a batch) and, for each precision, ``..._ms``, ``..._speed`` (1 is float32's), the ``..._agreeing_share``
-        and with annotations ``..._AP`` beside ``fp32_AP``; or ``..._refused`` by the gate, and why.
+        ``fp32_ms`` (of a batch) and, for each precision, ``..._ms``, ``..._speed`` (1 is float32's), the
+        ``..._agreeing_share`` and with annotations ``..._AP`` beside ``fp32_AP``; or ``..._refused`` by the
+        gate, and why.
     """
     spec = read_spec(load(model), model)
     files: dict[str, Path] = {"fp32": Path(model)}
