@@ -21,7 +21,6 @@ from stream.config import DetectorConfig
 from stream.cores import usable_cores
 from stream.detector import Detector
 from stream.frames import Detections, Frame
-from stream.session import GPU_BATCH
 from stream.tracking import TrackerParameters
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Batcher:
         self.batches: dict[int, int] = {}
         self.fault: str | None = None
         on_cpu = detector.device == "cpu"
-        self._max_batch = config.max_batch or (GPU_BATCH if detector.session.on_gpu else 1)
+        self._max_batch = config.max_batch or detector.session.most_pictures
         self._max_wait_s = (config.max_wait_ms or 0.0) / 1000
         workers = min(MOST_WORKERS, max(1, usable_cores() // detector.threads)) if on_cpu else 1
         self._detectors = [detector, *(detector.twin() for _ in range(workers - 1))]

@@ -114,7 +114,7 @@ class DetectorConfig(_Section):
 
     ``threads`` are those of one run on the CPU; ``max_batch`` is how many cameras may share a run;
     ``max_wait_ms`` is how long a frame may wait for others to share one. None chooses by the device
-    (``stream/session.py``, ``stream/batching.py``).
+    (``stream/device.py``, ``stream/batching.py``).
     """
 
     model: str = "lookout-nano"

@@ -19,9 +19,9 @@ from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from export.artifact import PAD_VALUE, Letterbox, load, read_spec
+from stream.device import Device, Say, open_session
 from stream.frames import Detections, Floats, Ints
 from stream.regions import Regions, View
-from stream.session import Device, Say, open_session
 
 Pixels = npt.NDArray[np.uint8]
 

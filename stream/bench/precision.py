@@ -21,8 +21,8 @@ from export.convert import export_model
 from export.parity import placed
 from export.pictures import parity_pictures
 from export.speed import Feeds, Model, run_seconds, speed_ratio
+from stream.device import Device, open_session
 from stream.errors import LookoutError
-from stream.session import GPU_BATCH, Device, open_session
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 
@@ -83,7 +83,7 @@ def _costs(precision: Precision, made: ModelSpec) -> dict[str, Any]:
 def _speeds(files: dict[str, Path], spec: ModelSpec, device: Device, seconds: float) -> dict[str, Any]:
     sessions = [open_session(path, spec, device, 1) for path in files.values()]
     pictures = [placed(picture, spec) for picture in parity_pictures(None)]
-    batch = GPU_BATCH if sessions[0].on_gpu else 1
+    batch = sessions[0].most_pictures
     feeds: list[Feeds] = [
         {"images": np.stack(pictures[first : first + batch])}
         for first in range(0, len(pictures) - batch + 1, batch)

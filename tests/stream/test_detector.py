@@ -15,8 +15,8 @@ from export.artifact import PAD_VALUE, ArtifactError, Letterbox
 from export.convert import ensure_contract
 from export.reference import iou
 from stream.detector import Detector
+from stream.device import open_session
 from stream.errors import DeviceUnavailable
-from stream.session import open_session
 from tests.export.conftest import save, yolox_like
 
 Pixels = npt.NDArray[np.uint8]
