@@ -3,12 +3,14 @@
 cuDNN plans every convolution anew whenever the shape of its input changes, which takes seconds, so only a few
 batch sizes are ever run, and a batch is filled up to the next of them. A run of each is captured once as a CUDA
 graph and then replayed: hundreds of small kernels are started at once, out of buffers that stay where they are.
+onnxruntime keeps captured graphs for the thread that recorded them, so one thread of ours does all of it.
 What cannot be captured is run picture by picture. TensorRT needs none of this. Knows nothing of what is on the
 pictures.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class GpuSession(Session):
     """As ``Session``; batches of up to ``most_pictures``.
 
     Args:
+        worker: the one thread that runs the network.
         network: onnxruntime's session of what runs on the GPU.
         rest: of what then runs on the CPU; None: nothing does.
         buffers: for each size of a batch; none: it runs as many as there are, up to ``most_pictures``.
@@ -42,6 +45,7 @@ class GpuSession(Session):
 
     def __init__(
         self,
+        worker: ThreadPoolExecutor,
         network: Any,
         rest: Any | None,
         buffers: dict[int, _Buffers],
@@ -52,6 +56,7 @@ class GpuSession(Session):
     ) -> None:
         super().__init__(network, device, reason, threads)
         self.most_pictures = most_pictures
+        self._worker = worker
         self._rest = rest
         self._buffers = buffers
         self._names = [value.name for value in network.get_outputs()]
@@ -64,7 +69,7 @@ class GpuSession(Session):
             halves = [self.run(images[: self.most_pictures]), self.run(images[self.most_pictures :])]
             boxes, scores, classes = (np.concatenate(pair) for pair in zip(*halves, strict=True))
             return boxes, scores, classes
-        found = self._network(images)
+        found = self._worker.submit(self._network, images).result()
         if self._rest is None:
             boxes, scores, classes = (found[name] for name in OUTPUTS)
         else:
@@ -118,18 +123,19 @@ def open_on_gpu(path: Path, spec: ModelSpec, device: str, reason: str, options: 
         suppression = onnxruntime.InferenceSession(rest.SerializeToString(), options, providers=[_CPU])
     data, threads = network.SerializeToString(), options.intra_op_num_threads
     most_pictures = max(SIZES)
+    worker = ThreadPoolExecutor(1, thread_name_prefix="gpu")
     if device == "cuda":
         try:
             session = _load(data, options, _providers(device, spec, capture=True))
-            buffers = _captured(session, network, spec)
+            buffers = worker.submit(_captured, session, network, spec).result()
             sizes = ", ".join(map(str, buffers))
             reason = f"{reason}; CUDA graphs for {sizes} pictures"
-            return GpuSession(session, suppression, buffers, most_pictures, device, reason, threads)
+            return GpuSession(worker, session, suppression, buffers, most_pictures, device, reason, threads)
         except Exception as error:
             why_not = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
             reason, most_pictures = f"{reason}; no CUDA graphs, so picture by picture: {why_not}", 1
     session = _load(data, options, _providers(device, spec, capture=False))
-    opened = GpuSession(session, suppression, {}, most_pictures, device, reason, threads)
+    opened = GpuSession(worker, session, suppression, {}, most_pictures, device, reason, threads)
     if session.get_providers()[0] != _CPU:
         opened.run(_blank(spec, most_pictures))
         opened.run(_blank(spec, 1))

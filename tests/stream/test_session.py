@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -51,7 +52,7 @@ def test_a_graph_cut_in_two_gives_what_the_whole_gives(model: Path, bikes: Path)
         for half in halves
     )
     buffers = {size: _Buffers(network, _one_of_each(halves[0]), spec, size, "cpu") for size in (1, 2, 4)}
-    session = GpuSession(network, rest, buffers, 4, "cpu", "", 1)
+    session = GpuSession(ThreadPoolExecutor(1), network, rest, buffers, 4, "cpu", "", 1)
     with av.open(str(bikes)) as container:
         frames = islice(container.decode(video=0), 60, 240, 30)
         pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
