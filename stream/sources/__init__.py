@@ -64,8 +64,10 @@ def open_source(
     """
     options = options or SourceOptions()
     kind = source_kind(url)
+    if options.start_s and kind not in ("demo", "file"):
+        raise UsageError(f"{redact(url)}: only a file can begin at {options.start_s:g} s; leave start_s out")
     if kind == "demo":
-        return _open_file(demo_clip(), replace(options, loop=options.pace == "realtime"), stop)
+        return _open_file(demo_clip(), replace(options, loop=options.pace != "lossless"), stop)
     if kind == "synthetic":
         return SyntheticSource(url, options, stop)
     if kind == "published":

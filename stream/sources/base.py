@@ -39,8 +39,9 @@ class SourceOptions:
         transport: carries RTSP media.
         latency_ms: of the buffer that puts RTP packets back in order, where the backend has one; None
             chooses by the transport.
-        loop: start a file again at its end; time and index keep growing.
-        start_s: where in a file to begin, seconds.
+        loop: start a file again at its end, from ``start_s`` on; time and index keep growing.
+        start_s: begin a file with the picture that is shown so many seconds after its first one; time and
+            index still count from 0.
         pace: ``realtime`` plays a file by its own timestamps and hands over only the newest picture
             of a live source; ``fastest`` plays it as fast as it can be decoded, ``lossless`` as fast as its
             pictures are taken, none left out.

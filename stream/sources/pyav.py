@@ -8,6 +8,7 @@ It knows nothing of reconnecting: a source that failed is closed and opened anew
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -29,6 +30,7 @@ from stream.planes import as_yuv420p
 from stream.sources.base import Listener, SourceInfo, SourceOptions
 from stream.sources.clock import Ending, Pacer, StreamClock
 from stream.sources.faults import opening_fault, reading_fault
+from stream.sources.seek import begin_at
 from stream.sources.tap import Tap
 
 _MOST_BAD_PACKETS = 100  # in a row
@@ -77,7 +79,9 @@ class PyavSource:
         try:
             self._stream = _video_stream(self._container, source)
             self._tap = Tap(self._stream)
-            if not self._stream.codec_context.width:  # not announced: the first picture tells
+            self._from_s = self._seek()
+            # What was not announced, or whether there is anything from there on, the first picture tells.
+            if not self._stream.codec_context.width or options.start_s:
                 self._first = next(self._pictures, None)
         except LookoutError:
             self._container.close()
@@ -125,26 +129,40 @@ class PyavSource:
     def _play(self) -> Generator[VideoFrame, None, None]:
         """The pictures, once or, looped, again and again."""
         while True:
-            picture = None
+            empty = True
             for picture in self._decode():
-                yield picture
+                if picture.time is None or picture.time >= self._from_s:
+                    empty = False
+                    yield picture
             if self._ending.is_set():
                 return
-            if picture is None:
-                raise NoVideo(f"{self._input.name}: there is not one picture in it; expected a video")
+            if empty:
+                raise NoVideo(f"{self._input.name}: {self._why_empty()}")
             if self._input.sender_paces:
                 raise SourceBroken(f"{self._input.name}: the sender ended the stream; check the camera")
             if not self._options.loop:
                 return
             self._rewind()
 
+    def _why_empty(self) -> str:
+        if self._options.start_s:
+            return f"there is no picture at {self._options.start_s:g} s or later; begin before its end"
+        return "there is not one picture in it; expected a video"
+
     def _rewind(self) -> None:
-        """Back to the start by opening anew: seeking is not exact in every format."""
+        """Back to where it began by opening anew: seeking is not exact in every format."""
         self._container.close()
         self._container = _open(self._input, self._options)
         self._stream = _video_stream(self._container, self._input)
         self._tap = Tap(self._stream)
+        self._from_s = self._seek()
         self._clock.restart()
+
+    def _seek(self) -> float:
+        """Go to where the options say it begins; the stream's time, seconds, before which nothing is shown."""
+        if not self._options.start_s:
+            return -math.inf
+        return begin_at(self._container, self._stream, self._options.start_s, self._input.name)
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Every picture from here to the end; what cannot be decoded is counted and skipped."""
