@@ -25,13 +25,14 @@ class Frame:
     """One decoded picture.
 
     ``picture`` is the decoder's own yuv420p buffer and is never written to. ``index`` counts the
-    source's frames from 0; a gap is a drop.
+    source's frames from 0; a gap is a drop. ``name`` is that of the picture's file, where it has its own.
     """
 
     picture: VideoFrame
     index: int
     time_s: float
     captured_at: float
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Where pictures come from: ``open_source`` turns what a user wrote into a ``Source``.
 
-One file a backend: ``pyav.py`` (files, network, V4L2 devices), ``published.py``, ``synthetic.py``. It knows nothing of
-reconnecting, detection or what the pictures are for.
+One file a backend: ``pyav.py`` (files, network, V4L2 devices), ``images.py``, ``published.py``,
+``synthetic.py``. It knows nothing of reconnecting, detection or what the pictures are for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from stream.errors import NoVideo, SourceNotFound, UsageError, redact
 from stream.sources.base import Source, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 from stream.sources.detached import DetachedSource
+from stream.sources.images import ImagesSource, is_pattern, is_pictures
 from stream.sources.published import PublishedSource
 from stream.sources.pyav import Input, PyavSource
 from stream.sources.synthetic import SyntheticSource, parse_synthetic
@@ -39,7 +40,7 @@ PUBLISHED = "whip"
 
 NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt")
 _ACCEPTED = (
-    "a file's path, rtsp:// rtmp:// http(s):// srt:// or file:// with an address, "
+    "a file's path, a folder of pictures, rtsp:// rtmp:// http(s):// srt:// or file:// with an address, "
     "a device number, synthetic:WIDTHxHEIGHT@FPS, whip, or demo"
 )
 
@@ -53,7 +54,8 @@ def open_source(
     ``options.pace`` is ``lossless``.
 
     Args:
-        url: a path, a URL, a device number, ``synthetic:WIDTHxHEIGHT@FPS``, ``whip`` or ``demo``.
+        url: a path (a folder and a pattern mean pictures), a URL, a device number,
+            ``synthetic:WIDTHxHEIGHT@FPS``, ``whip`` or ``demo``.
         options: how to open and play it.
         stop: when it is set, opening and reading end within about 0.2 s.
 
@@ -108,7 +110,7 @@ def source_kind(url: str) -> Kind:
     there = os.path.exists(path)  # unlike Path.exists, False and no exception where it may not look
     if there and path.is_char_device():
         return "device"
-    if not there and path.name == url and not path.suffix:
+    if not there and path.name == url and not path.suffix and not is_pattern(path):
         raise UsageError(f"{url!r}: there is no such file, and it is no other source; expected {_ACCEPTED}")
     return "file"
 
@@ -128,10 +130,10 @@ def demo_clip() -> Path:
 
 
 def _open_file(path: Path, options: SourceOptions, stop: threading.Event | None) -> Source:
-    if not os.path.exists(path):
+    if not os.path.exists(path) and not is_pattern(path):
         raise SourceNotFound(f"{path}: there is no such file")
-    if path.is_dir():
-        raise NoVideo(f"{path}: this is a folder; expected a video file")
+    if is_pictures(path):
+        return ImagesSource(path, options, stop)
     if path.is_file() and path.stat().st_size == 0:
         raise NoVideo(f"{path}: the file is empty (0 bytes); expected a video file")
     return PyavSource(Input(str(path.absolute()), str(path), is_file=True), options, Ending(stop))

@@ -43,6 +43,7 @@ _ALWAYS = (
     Offer("built in", "whip", "what a browser, phone, OBS or FFmpeg publishes to /whip/CAMERA"),
     Offer("address", "rtsp://USER:PASSWORD@HOST/PATH", "a network camera; also rtsps, rtmp, http(s), srt"),
     Offer("address", "FILE", "a video file, or file://PATH"),
+    Offer("address", "FOLDER", "its pictures, as those of a pattern 'shots/*.jpg', or one picture"),
 )
 
 
