@@ -159,7 +159,7 @@ class Annotator:
     ) -> None:
         """Above the box where there is room, else inside it; moved left to stay in the picture."""
         name = class_name(self._names, class_index)
-        pieces = [self._piece(f" {name} {track_id} ", class_index)]
+        pieces = [self._piece(f" {name} {track_id} " if track_id >= 0 else f" {name} ", class_index)]
         if score is not None:  # a piece of its own: it changes all the time but has only 101 values
             pieces.append(self._piece(f"{score:.2f} ", class_index))
         left, top, right, bottom = box

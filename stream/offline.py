@@ -7,34 +7,30 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
-from av import Packet, VideoFrame
-from av.container import OutputContainer
+import numpy as np
+from av import VideoFrame
 from av.error import FFmpegError
-from av.video.frame import PictureType
-from av.video.stream import VideoStream
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-from rich.text import Text
 
-from stream.annotate import Annotator
+from stream import resume
 from stream.config import CameraConfig, DetectorConfig
 from stream.detector import Detector
-from stream.encode import CLOCK_HZ, encodable
-from stream.errors import DeviceUnavailable, UsageError
+from stream.errors import SourceBroken, UsageError, redact
 from stream.frames import Detections, Frame, Tracks
-from stream.sources import Source, SourceOptions, demo_clip, open_source
+from stream.progress import FrameProgress
+from stream.sources import Source, SourceOptions, local_path, open_source
+from stream.sources.images import RATE, is_pictures, picture_files
+from stream.sources.seek import half_a_frame_s, position
 from stream.tracking import Tracker, TrackerParameters
-from stream.writers import Format, Writer, completed, opened, partial_path, written
-
-_QUALITY = {"preset": "veryfast", "crf": "21"}
+from stream.video_file import SegmentedVideo, annotated, annotated_in_segments
+from stream.writers import Format, Writer, annotations_path, opened, partial_path
 
 
 class Detects(Protocol):
@@ -43,88 +39,232 @@ class Detects(Protocol):
     def detect(self, pictures: Sequence[VideoFrame], score_threshold: float) -> list[Detections]: ...
 
 
+class Reads(Protocol):
+    """What is needed of a source."""
+
+    def read(self) -> Frame | None: ...
+
+
+class Follows(Protocol):
+    """What is needed of a tracker."""
+
+    def update(self, detections: Detections, time_s: float) -> Tracks: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
 class FrameWriter(Protocol):
     """What is needed of a video file."""
 
     def write(self, frame: Frame, tracks: Tracks) -> None: ...
 
 
+class Untracked:
+    """In a tracker's place where pictures have nothing to do with each other: every id is -1."""
+
+    def update(self, detections: Detections, time_s: float) -> Tracks:
+        count = len(detections)
+        return Tracks(
+            detections.boxes,
+            detections.scores,
+            detections.classes,
+            ids=np.full(count, -1),
+            ages_s=np.zeros(count, np.float32),
+            coasting=np.zeros(count, np.bool_),
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to remember."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a run writes, and of which part of its source.
+
+    Args:
+        kind: of the rows.
+        out: their file; None is standard output.
+        video: an MP4 with the tracks drawn, None for none.
+        end_s: stop before the picture that is shown so many seconds after the first one of the file.
+        track: give boxes an identity over time; None does so in a video and not in pictures.
+        resume: go on with a run that was cut short.
+    """
+
+    kind: Format = "jsonl"
+    out: Path | None = None
+    video: Path | None = None
+    end_s: float | None = None
+    track: bool | None = None
+    resume: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did. ``boxes`` counts what was seen, not what was only expected."""
+    """What a run did. ``boxes`` counts what was seen, not what was only expected; ``before`` are frames that a
+    run had done from which this one went on."""
 
     frames: int
     boxes: int
     seconds: float
+    before: int = 0
 
     def __str__(self) -> str:
-        rate = self.frames / self.seconds if self.seconds > 0 else 0.0
-        return f"{self.frames} frames in {self.seconds:.1f} s ({rate:.1f} a second), {self.boxes} boxes"
+        rate = (self.frames - self.before) / self.seconds if self.seconds > 0 else 0.0
+        before = f", {self.before} of them before" if self.before else ""
+        return (
+            f"{self.frames} frames{before} in {self.seconds:.1f} s ({rate:.1f} a second), {self.boxes} boxes"
+        )
 
 
 def detect(
-    camera: CameraConfig,
-    detector: Detector,
-    settings: DetectorConfig,
-    kind: Format,
-    out: Path | None,
-    video: Path | None,
+    camera: CameraConfig, detector: Detector, settings: DetectorConfig, outputs: Outputs | None = None
 ) -> Summary:
-    """Run over ``camera.source`` from its start to its end and write what was seen.
+    """Run over ``camera.source`` from ``camera.start_s`` to its end and write what was seen.
+
+    Rows have the number and time that their frame has in the file, wherever the run begins.
 
     Args:
         camera: where from; a file is read as fast as it can be worked on.
         detector: the model.
         settings: its score threshold.
-        kind: of the rows.
-        out: their file; None is standard output.
-        video: an MP4 with the tracks drawn, None for none.
+        outputs: what to write; by default JSON lines on standard output.
 
     Raises:
-        UsageError: an output cannot be written or would overwrite the source.
+        UsageError: an output cannot be written or would overwrite the source, or a run cannot be resumed.
         LookoutError: an output could be written to no longer, such as on a full disk.
         SourceError: the source cannot be opened or breaks; what was done by then is kept in
             ``NAME.partial.EXT``, as it is after Ctrl-C.
     """
-    _refuse_overwriting(camera.source, out, video)
-    options = SourceOptions(transport=camera.transport, pace="lossless", stall_s=camera.stall_s)
+    outputs = outputs or Outputs()
+    _refuse_overwriting(camera.source, outputs.out, outputs.video)
+    _refuse_nonsense(camera, outputs)
+    path = local_path(camera.source)
+    track = outputs.track if outputs.track is not None else path is None or not is_pictures(path)
     parameters = TrackerParameters.for_threshold(settings.score_threshold)
-    names = detector.spec.names
-    with closing(open_source(camera.source, options)) as source, ExitStack() as outputs:
-        summary = run(
-            source,
-            detector,
-            Tracker(parameters),
-            write=outputs.enter_context(opened(kind, out, names)),
-            video_out=outputs.enter_context(annotated(video, names)) if video else None,
-            score_threshold=parameters.low_score,
-            expected_frames=frame_count(camera.source),
-        )
+    tracker: Follows = Tracker(parameters) if track else Untracked()
+    options = SourceOptions(
+        transport=camera.transport, pace="lossless", stall_s=camera.stall_s, start_s=camera.start_s
+    )
+    with closing(open_source(camera.source, options)) as source:
+        job = _Job(camera, detector, settings, outputs, path, tracker)
+        part = Part(source, path, camera.start_s, outputs.end_s)
+        threshold = parameters.low_score if track else settings.score_threshold
+        summary = job.run(part, threshold, _expected(source, path, camera.start_s, outputs.end_s))
     Console(stderr=True, highlight=False).print(str(summary))
     return summary
 
 
+class _Job:
+    """One run with its outputs, its state kept beside them where it can be resumed: rows of a file to a file."""
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        detector: Detector,
+        settings: DetectorConfig,
+        outputs: Outputs,
+        path: Path | None,
+        tracker: Follows,
+    ) -> None:
+        self._outputs, self._detector, self._tracker = outputs, detector, tracker
+        self._identity: dict[str, str] | None = None
+        self._before: resume.Progress | None = None
+        self._annotations: Path | None = None
+        if outputs.out is None or path is None or _is_device(partial_path(outputs.out)):
+            return
+        self._annotations = annotations_path(outputs.out) if outputs.kind == "coco" else None
+        choices = {
+            "format": outputs.kind,
+            "end": "that of the source" if outputs.end_s is None else f"{outputs.end_s:g} s",
+            "tracking": "on" if isinstance(tracker, Tracker) else "off",
+            "video": outputs.video or "none",
+        }
+        self._identity = resume.identity(path, camera, detector, settings, choices)
+        if outputs.resume:
+            self._before = resume.load(outputs.out, self._identity)
+            if self._before is not None:
+                tracker.restore(self._before.tracker)
+
+    def run(self, part: Reads, score_threshold: float, expected_frames: int | None) -> Summary:
+        before, outputs, names = self._before, self._outputs, self._detector.spec.names
+        if before is not None:
+            _skip(part, before.frames)
+        with ExitStack() as stack:
+            saved_rows = before.rows if before else None
+            write = stack.enter_context(
+                opened(outputs.kind, outputs.out, names, saved_rows, self._annotations)
+            )
+            video: FrameWriter | None = None
+            segments: SegmentedVideo | None = None
+            if outputs.video is not None and self._identity is not None:
+                saved = before.video if before else None
+                video = segments = stack.enter_context(annotated_in_segments(outputs.video, names, saved))
+            elif outputs.video is not None:
+                video = stack.enter_context(annotated(outputs.video, names))
+            checkpoint = self._checkpoint(write, segments)
+            summary = run(
+                part,
+                self._detector,
+                self._tracker,
+                write=write,
+                video_out=video,
+                score_threshold=score_threshold,
+                expected_frames=expected_frames,
+                checkpoint=checkpoint,
+                before=before,
+            )
+        if checkpoint is not None:
+            checkpoint.remove()
+        return summary
+
+    def _checkpoint(self, write: Writer, video: SegmentedVideo | None) -> resume.Checkpoint | None:
+        if self._identity is None or self._outputs.out is None:
+            return None
+
+        def progress(frames: int, boxes: int) -> resume.Progress | None:
+            if video is not None and not video.is_whole:
+                return None
+            saved = None if video is None else video.saved()
+            return resume.Progress(frames, boxes, write.saved(), self._tracker.state(), saved)
+
+        return resume.Checkpoint(self._outputs.out, self._identity, progress)
+
+
 def run(
-    source: Source,
+    source: Reads,
     detector: Detects,
-    tracker: Tracker,
+    tracker: Follows,
     *,
     write: Writer | None = None,
     video_out: FrameWriter | None = None,
     score_threshold: float | None = None,
     expected_frames: int | None = None,
     progress: bool = True,
+    checkpoint: resume.Checkpoint | None = None,
+    before: resume.Progress | None = None,
 ) -> Summary:
     """Decode, detect, track, write, frame by frame until the source ends.
 
     ``score_threshold`` is asked of the detector; None is the lowest that the tracker's defaults use.
-    ``expected_frames`` is for the progress bar, which goes to standard error.
+    ``expected_frames`` is for the progress bar, which goes to standard error. ``before`` is what another run
+    had done, whose frames the source no longer gives.
     """
     threshold = TrackerParameters().low_score if score_threshold is None else score_threshold
     begun, frames, boxes = time.monotonic(), 0, 0
-    with _progress(shown=progress) as bar:
-        task = bar.add_task("", total=expected_frames)
-        while (frame := source.read()) is not None:
+    if before is not None:
+        frames, boxes = before.frames, before.boxes
+    with FrameProgress(expected_frames, frames, shown=progress) as bar:
+        while True:
+            if checkpoint is not None:
+                checkpoint.done(frames, boxes)
+            frame = source.read()
+            if frame is None:
+                break
             (detections,) = detector.detect([frame.picture], threshold)
             tracks = tracker.update(detections, frame.time_s)
             if write is not None:
@@ -133,14 +273,54 @@ def run(
                 video_out.write(frame, tracks)
             frames += 1
             boxes += len(tracks) - int(tracks.coasting.sum())
-            bar.advance(task)
-    return Summary(frames, boxes, time.monotonic() - begun)
+            bar.advance()
+    return Summary(frames, boxes, time.monotonic() - begun, before.frames if before else 0)
+
+
+class Part:
+    """The frames of a source up to ``end_s``, with the numbers and times that they have in its file.
+
+    A source that begins in the middle counts from 0, as its viewers want it.
+    """
+
+    def __init__(self, source: Source, path: Path | None, start_s: float, end_s: float | None) -> None:
+        self._source, self._path, self._start_s = source, path, start_s
+        self._last_s = None if end_s is None else end_s - half_a_frame_s(source.info.frame_rate)
+        self._origin: tuple[int, float] | None = None
+
+    def read(self) -> Frame | None:
+        frame = self._source.read()
+        if frame is None:
+            return None
+        if self._origin is None:
+            self._origin = self._where(frame)
+        index, time_s = self._origin
+        frame = replace(frame, index=frame.index + index, time_s=frame.time_s + time_s)
+        return None if self._last_s is not None and frame.time_s >= self._last_s else frame
+
+    def _where(self, first: Frame) -> tuple[int, float]:
+        if not self._start_s or self._path is None:
+            return 0, 0.0
+        if is_pictures(self._path):
+            index = round(self._start_s * RATE)
+            return index, index / RATE
+        assert first.picture.pts is not None, "or it could not have been found"
+        return position(self._path, first.picture.pts)
+
+
+def _skip(part: Reads, frames: int) -> None:
+    """Read what was done before. Decoding it all again is what makes sure that the next is the next."""
+    for _ in range(frames):
+        if part.read() is None:
+            raise SourceBroken(f"the source has fewer than the {frames} frames that were done before")
 
 
 def frame_count(source: str) -> int | None:
     """How many frames a file says it has; None where it does not say, or is no file."""
-    path = demo_clip() if source == "demo" else Path(source).expanduser()
-    if not path.is_file():
+    path = local_path(source)
+    if path is not None and is_pictures(path):
+        return len(picture_files(path)[1])
+    if path is None or not path.is_file():
         return None
     try:
         with av.open(str(path)) as container:
@@ -149,87 +329,28 @@ def frame_count(source: str) -> int | None:
         return None
 
 
-class VideoFile:
-    """An H.264 MP4 of annotated pictures, each shown at its own stream time.
-
-    It has the size of the first picture; others are scaled to it. Made by ``annotated``.
-    """
-
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._path = path
-        self._annotator = Annotator(names)
-        self._container: OutputContainer | None = None
-        self._stream: VideoStream | None = None
-        self._begun_s = 0.0
-        self._last_pts = -1
-        self._failed = False
-
-    def write(self, frame: Frame, tracks: Tracks) -> None:
-        """Add one picture.
-
-        Raises:
-            DeviceUnavailable: this FFmpeg cannot encode it.
-            LookoutError: the disk does not take it.
-        """
-        picture = encodable(self._annotator.draw(frame.picture, tracks))
-        if self._container is None or self._stream is None:
-            self._container, self._stream = self._open(picture)
-            self._begun_s = frame.time_s
-        width, height = self._stream.width, self._stream.height
-        if (picture.width, picture.height) != (width, height):
-            picture = picture.reformat(width=width, height=height)
-        self._last_pts = max(round((frame.time_s - self._begun_s) * CLOCK_HZ), self._last_pts + 1)
-        picture.pts, picture.time_base = self._last_pts, Fraction(1, CLOCK_HZ)
-        picture.pict_type = PictureType.NONE  # a decoder's own type would be obeyed
-        self._mux(self._container, self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Write what the encoder still holds, and the index. Nothing if there was no picture.
-
-        Raises:
-            LookoutError: the disk does not take it.
-        """
-        if self._container is None or self._stream is None:
-            return
-        with written(str(self._path)), closing(self._container):
-            if not self._failed:
-                self._mux(self._container, self._stream.encode(None))
-
-    def _mux(self, container: OutputContainer, packets: list[Packet[VideoStream]]) -> None:
-        """Never again once it failed: FFmpeg would write the header a second time, and crash."""
-        with written(str(self._path)):
-            self._failed = True
-            container.mux(packets)
-            self._failed = False
-
-    def _open(self, picture: VideoFrame) -> tuple[OutputContainer, VideoStream]:
-        try:
-            container = av.open(str(self._path), "w", format="mp4", options={"movflags": "+faststart"})
-            stream = container.add_stream("libx264", rate=30, options=dict(_QUALITY))
-            stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
-            context = stream.codec_context
-            context.time_base = Fraction(1, CLOCK_HZ)
-            context.color_range = picture.color_range
-            context.colorspace = picture.colorspace
-            context.color_primaries, context.color_trc = picture.color_primaries, picture.color_trc
-            context.open()
-        except (FFmpegError, OSError) as error:
-            raise DeviceUnavailable(
-                f"{self._path}: cannot write {picture.width}x{picture.height} H.264 there ({error.strerror}); "
-                "expected a writable folder, a picture of 16x16 or more, and a PyAV with libx264"
-            ) from error
-        return container, stream
+def _expected(source: Source, path: Path | None, start_s: float, end_s: float | None) -> int | None:
+    """About how many frames a part of a file has, for who waits for them."""
+    count, rate = None if path is None else frame_count(str(path)), source.info.frame_rate
+    if count is None or (not start_s and end_s is None):
+        return count
+    if rate is None:
+        return None
+    last = count if end_s is None else min(count, round(end_s * rate))
+    return max(last - round(start_s * rate), 0)
 
 
-@contextmanager
-def annotated(path: Path, names: Sequence[str]) -> Iterator[VideoFile]:
-    """A ``VideoFile`` that appears as ``path`` once it is complete."""
-    with completed(path) as partial:
-        video = VideoFile(partial, names)
-        try:
-            yield video
-        finally:
-            video.close()
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _refuse_nonsense(camera: CameraConfig, outputs: Outputs) -> None:
+    if outputs.end_s is not None and outputs.end_s <= camera.start_s:
+        raise UsageError(f"--end {outputs.end_s:g}: expected seconds after the start, {camera.start_s:g}")
+    if outputs.resume and outputs.out is None:
+        raise UsageError("--resume goes on with a file: name it with --out")
+    if outputs.resume and local_path(camera.source) is None:
+        raise UsageError(f"{redact(camera.source)}: only a run over a file or pictures can be resumed")
 
 
 def _refuse_overwriting(source: str, *outputs: Path | None) -> None:
@@ -251,14 +372,3 @@ def _refuse_overwriting(source: str, *outputs: Path | None) -> None:
 
 def _same_file(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0.0:.1f} fps")
-
-
-def _progress(shown: bool) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
@@ -27,21 +27,49 @@ log = logging.getLogger(__name__)
 Format = Literal["jsonl", "mot", "coco"]
 
 
+Saved = Mapping[str, int]
+"""What a writer needs to go on where it was: sizes of files in bytes, counts."""
+
+
 class Writer(Protocol):
-    """Takes the frames in order, then ``finish`` once, also when the work was cut short."""
+    """Takes the frames in order, then ``finish`` once, also when the work was cut short.
+
+    ``saved`` sees to it that all of it is on the disk, and says what to go on from.
+    """
 
     def write(self, frame: Frame, tracks: Tracks) -> None: ...
+
+    def saved(self) -> Saved: ...
 
     def finish(self) -> None: ...
 
 
-def make_writer(kind: Format, file: TextIO, names: Sequence[str]) -> Writer:
-    """The writer of ``kind`` to an open file; ``names`` are the model's classes."""
+def make_writer(
+    kind: Format,
+    file: TextIO,
+    names: Sequence[str],
+    saved: Saved | None = None,
+    annotations: Path | None = None,
+) -> Writer:
+    """The writer of ``kind`` to an open file; ``names`` are the model's classes.
+
+    Args:
+        kind: of the rows.
+        file: where to; it ends where the run that ``saved`` is of had come to.
+        names: the model's classes.
+        saved: what the writer of that run said; None to begin.
+        annotations: where COCO's wait for the end; None is a temporary file.
+    """
     if kind == "jsonl":
         return JsonLines(file, names)
     if kind == "mot":
         return MotRows(file, names)
-    return CocoJson(file, names)
+    return CocoJson(file, names, saved, annotations)
+
+
+def annotations_path(path: Path) -> Path:
+    """Where the annotations of a COCO file wait until it is complete."""
+    return path.with_name(f"{path.name}.partial.annotations")
 
 
 def partial_path(path: Path) -> Path:
@@ -94,8 +122,17 @@ def written(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(kind: Format, path: Path | None, names: Sequence[str]) -> Iterator[Writer]:
+def opened(
+    kind: Format,
+    path: Path | None,
+    names: Sequence[str],
+    saved: Saved | None = None,
+    annotations: Path | None = None,
+) -> Iterator[Writer]:
     """A writer of rows that appear as ``path`` once they are complete; None is standard output.
+
+    With ``saved`` it goes on with the rows of a run that was cut short. For ``annotations`` see ``make_writer``;
+    they stay if this run is cut short.
 
     Raises:
         UsageError: ``path`` cannot be written to, or standard output is closed.
@@ -107,16 +144,34 @@ def opened(kind: Format, path: Path | None, names: Sequence[str]) -> Iterator[Wr
         else:
             partial, where = stack.enter_context(completed(path)), str(path)
             try:
-                file = partial.open("w", encoding="utf-8")
+                file = _at_end(partial, saved["bytes"]) if saved else partial.open("w", encoding="utf-8")
             except OSError as error:
                 raise UsageError(
                     f"{path}: cannot be written ({error.strerror}); choose another --out"
                 ) from error
-        rows = _Rows(kind, file, names, where)
+        rows = _Rows(kind, file, names, where, saved, annotations)
         try:
             yield rows
         finally:
             rows.finish()
+            if annotations is not None and not annotations.stat().st_size:
+                annotations.unlink()
+    if annotations is not None:
+        annotations.unlink(missing_ok=True)
+
+
+def _at_end(path: Path, size: int) -> TextIO:
+    """A file opened to go on after its first ``size`` bytes; what comes after them is cut off."""
+    file = path.open("a+", encoding="utf-8")
+    file.truncate(size)
+    return file
+
+
+def _on_disk(file: TextIO) -> int:
+    """Have all that was written to a file on the disk, power cut or not; its size in bytes."""
+    file.flush()
+    os.fsync(file.fileno())
+    return os.fstat(file.fileno()).st_size
 
 
 def _standard_output() -> TextIO:
@@ -129,14 +184,26 @@ def _standard_output() -> TextIO:
 class _Rows:
     """A writer and its file, whose faults are told in one line."""
 
-    def __init__(self, kind: Format, file: TextIO, names: Sequence[str], where: str) -> None:
+    def __init__(
+        self,
+        kind: Format,
+        file: TextIO,
+        names: Sequence[str],
+        where: str,
+        saved: Saved | None,
+        annotations: Path | None,
+    ) -> None:
         self._file, self._where = file, where
         with written(where):
-            self._writer = make_writer(kind, file, names)
+            self._writer = make_writer(kind, file, names, saved, annotations)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         with written(self._where):
             self._writer.write(frame, tracks)
+
+    def saved(self) -> Saved:
+        with written(self._where):
+            return self._writer.saved()
 
     def finish(self) -> None:
         with written(self._where), closing(self._file):
@@ -146,7 +213,8 @@ class _Rows:
 class JsonLines:
     """One object a frame: ``index``, ``time_s`` and ``boxes``, each with the corners ``xyxy`` in pixels.
 
-    A box that was not seen in this frame but expected there has ``coasting`` true.
+    ``file`` is its picture's, where each has its own. A box that was not seen in this frame but expected
+    there has ``coasting`` true.
     """
 
     def __init__(self, file: TextIO, names: Sequence[str]) -> None:
@@ -163,8 +231,14 @@ class JsonLines:
             }
             for track_id, class_index, score, box, coasting in _rows(tracks)
         ]
-        line = {"index": frame.index, "time_s": round(frame.time_s, 6), "boxes": boxes}
+        line: dict[str, Any] = {"index": frame.index, "time_s": round(frame.time_s, 6)}
+        if frame.name:
+            line["file"] = frame.name
+        line["boxes"] = boxes
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def saved(self) -> Saved:
+        return {"bytes": _on_disk(self._file)}
 
     def finish(self) -> None:
         """Every line is complete in itself."""
@@ -188,6 +262,9 @@ class MotRows:
                     f"{score:.4f},-1,-1,-1\n"
                 )
 
+    def saved(self) -> Saved:
+        return {"bytes": _on_disk(self._file)}
+
     def finish(self) -> None:
         """Every row is complete in itself."""
 
@@ -195,20 +272,29 @@ class MotRows:
 class CocoJson:
     """A COCO dataset: ``images`` are frames (id from 1), ``annotations`` also have score and track_id.
 
-    Only what was seen in its frame. Annotations wait in a temporary file, not in memory.
+    Only what was seen in its frame. Annotations wait in a file of their own, not in memory.
     """
 
-    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
+    def __init__(
+        self, file: TextIO, names: Sequence[str], saved: Saved | None = None, annotations: Path | None = None
+    ) -> None:
         self._file = file
-        self._annotations = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115, closed by finish
-        self._images = self._count = 0
+        self._images = saved["images"] if saved else 0
+        self._count = saved["annotations"] if saved else 0
+        if annotations is None:
+            self._annotations: TextIO = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115, by finish
+        elif saved:
+            self._annotations = _at_end(annotations, saved["annotation_bytes"])
+            return
+        else:
+            self._annotations = annotations.open("w+", encoding="utf-8")
         categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
         file.write(f'{{"categories": {json.dumps(categories, ensure_ascii=False)},\n"images": [')
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         image = {
             "id": frame.index + 1,
-            "file_name": f"{frame.index + 1:06d}.jpg",
+            "file_name": frame.name or f"{frame.index + 1:06d}.jpg",
             "width": frame.picture.width,
             "height": frame.picture.height,
             "time_s": round(frame.time_s, 6),
@@ -232,6 +318,14 @@ class CocoJson:
             self._annotations.write(_item(annotation, first=self._count == 0))
             self._count += 1
 
+    def saved(self) -> Saved:
+        return {
+            "bytes": _on_disk(self._file),
+            "images": self._images,
+            "annotations": self._count,
+            "annotation_bytes": _on_disk(self._annotations),
+        }
+
     def finish(self) -> None:
         with self._annotations:
             self._file.write('],\n"annotations": [')
@@ -246,7 +340,7 @@ def _item(value: dict[str, Any], *, first: bool) -> str:
 
 def _rows(tracks: Tracks) -> Iterator[tuple[int, int, float, list[float], bool]]:
     """Id, class, score, box and coasting of each track as Python's own numbers, by id."""
-    order = np.argsort(tracks.ids)
+    order = np.argsort(tracks.ids, kind="stable")
     return zip(
         tracks.ids[order].tolist(),
         tracks.classes[order].tolist(),

@@ -30,6 +30,7 @@ __all__ = [
     "SourceInfo",
     "SourceOptions",
     "demo_clip",
+    "local_path",
     "open_source",
     "source_kind",
 ]
@@ -68,8 +69,9 @@ def open_source(
     kind = source_kind(url)
     if options.start_s and kind not in ("demo", "file"):
         raise UsageError(f"{redact(url)}: only a file can begin at {options.start_s:g} s; leave start_s out")
-    if kind == "demo":
-        return _open_file(demo_clip(), replace(options, loop=options.pace != "lossless"), stop)
+    path = local_path(url)
+    if kind == "demo" and path is not None:
+        return _open_file(path, replace(options, loop=options.pace != "lossless"), stop)
     if kind == "synthetic":
         return SyntheticSource(url, options, stop)
     if kind == "published":
@@ -80,9 +82,25 @@ def open_source(
         return _open_device(Path(f"/dev/video{url}" if url.isdecimal() else url), options, stop)
     if kind == "network":
         return _detached(_network_input(url, options), options, stop)
+    assert path is not None
+    return _open_file(path, options, stop)
+
+
+def local_path(url: str) -> Path | None:
+    """The file, folder or pattern for files that a source means; None if it is anything else.
+
+    Raises:
+        UsageError: it is no source at all.
+        SourceNotFound: it is ``demo``, whose clip is not there.
+    """
+    kind = source_kind(url)
+    if kind == "demo":
+        return demo_clip()
+    if kind != "file":
+        return None
     if url.lower().startswith("file://"):
-        return _open_file(Path("/" + unquote(url[7:].partition("/")[2])), options, stop)
-    return _open_file(Path(os.path.expanduser(url)), options, stop)
+        return Path("/" + unquote(url[7:].partition("/")[2]))
+    return Path(os.path.expanduser(url))
 
 
 def source_kind(url: str) -> Kind:

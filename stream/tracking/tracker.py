@@ -9,7 +9,9 @@ Knows nothing of pictures, threads or frame rates.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -141,6 +143,31 @@ class Tracker:
     def clear(self) -> None:
         """Forget every track, as when the picture is another one; ids go on where they were."""
         self._snapshot = _Snapshot(np.zeros(0, _TRACK), self._snapshot.time_s, self._snapshot.gap_s)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next update depends on, as plain numbers and lists, to the last bit."""
+        snapshot = self._snapshot
+        return {
+            "next_id": self._next_id,
+            "time_s": snapshot.time_s,
+            "gap_s": snapshot.gap_s,
+            "records": {name: snapshot.records[name].tolist() for name in _TRACK.fields or ()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as the tracker was, of the same parameters, that said this as its ``state``.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such state.
+        """
+        columns = {
+            name: np.asarray(state["records"][name], _TRACK[name].base) for name in _TRACK.fields or ()
+        }
+        records = np.zeros(len(columns["id"]), _TRACK)
+        for name, values in columns.items():
+            records[name] = values.reshape(records[name].shape)
+        self._next_id = int(state["next_id"])
+        self._snapshot = _Snapshot(records, float(state["time_s"]), float(state["gap_s"]))
 
     def predict(self, time_s: float) -> Tracks:
         """The tracks of the last update with their boxes as expected at ``time_s``."""

@@ -22,9 +22,10 @@ from stream.config import CameraConfig, DetectorConfig
 from stream.detector import Detector
 from stream.errors import LookoutError, SourceNotFound, UsageError
 from stream.frames import Detections, Frame, Tracks
-from stream.offline import annotated, detect, frame_count, run
+from stream.offline import Outputs, detect, frame_count, run
 from stream.sources import SourceOptions, open_source
 from stream.tracking import Tracker
+from stream.video_file import annotated
 from stream.writers import Format, make_writer, opened
 
 FRAMES = 40
@@ -47,7 +48,7 @@ def clip(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def detected(clip: Path, detector: Detector, kind: Format, out: Path, video: Path | None = None) -> Path:
-    summary = detect(CameraConfig(source=str(clip)), detector, SETTINGS, kind, out, video)
+    summary = detect(CameraConfig(source=str(clip)), detector, SETTINGS, Outputs(kind, out, video))
     assert summary.frames == FRAMES
     return out
 
@@ -189,7 +190,7 @@ def test_ctrl_c_ends_the_command_soon(tmp_path: Path) -> None:
 def test_standard_output_has_rows_and_nothing_else(
     clip: Path, detector: Detector, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    detect(CameraConfig(source=str(clip)), detector, SETTINGS, "jsonl", None, None)
+    detect(CameraConfig(source=str(clip)), detector, SETTINGS)
     stdout, stderr = capfd.readouterr()
     assert len([json.loads(line) for line in stdout.splitlines()]) == FRAMES
     assert f"{FRAMES} frames" in stderr
@@ -197,7 +198,7 @@ def test_standard_output_has_rows_and_nothing_else(
 
 def test_outputs_that_cannot_be(clip: Path, detector: Detector, tmp_path: Path) -> None:
     def attempt(source: Path, out: Path, video: Path | None = None) -> None:
-        detect(CameraConfig(source=str(source)), detector, SETTINGS, "jsonl", out, video)
+        detect(CameraConfig(source=str(source)), detector, SETTINGS, Outputs("jsonl", out, video))
 
     with pytest.raises(UsageError, match="overwrite the source"):
         attempt(clip, tmp_path / "a", clip)
@@ -221,7 +222,7 @@ def test_what_is_written_until_an_output_is_complete_is_refused_too(
     (tmp_path / "linked.partial.mp4").hardlink_to(source)
 
     def attempt(out: Path, video: Path) -> None:
-        detect(CameraConfig(source=str(source)), detector, SETTINGS, "jsonl", out, video)
+        detect(CameraConfig(source=str(source)), detector, SETTINGS, Outputs("jsonl", out, video))
 
     for name in ("clip.mp4", "linked.mp4"):
         with pytest.raises(UsageError, match="overwrite the source"):
@@ -239,7 +240,7 @@ def test_a_disk_that_is_full_is_told(clip: Path, detector: Detector, tmp_path: P
     full = tmp_path / "rows.partial.txt"
     full.symlink_to("/dev/full")
     with pytest.raises(LookoutError, match=r"rows\.txt: cannot be written \(No space left on device\)"):
-        detect(CameraConfig(source=str(clip)), detector, SETTINGS, kind, tmp_path / "rows.txt", None)
+        detect(CameraConfig(source=str(clip)), detector, SETTINGS, Outputs(kind, tmp_path / "rows.txt"))
     assert list(tmp_path.iterdir()) == [full]
 
 

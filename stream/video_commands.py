@@ -1,0 +1,130 @@
+"""The commands that work on cameras and files, ``lookout watch`` and ``lookout detect``: their options, as
+configuration. Knows nothing of how they work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stream.errors import UsageError
+
+Say = Callable[[str], None]
+Settings = dict[str, dict[str, object]]
+
+
+def add_model_options(command: argparse.ArgumentParser) -> None:
+    """What every command that detects can be told of its model."""
+    command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
+    command.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
+        help="where to run it (default: auto)",
+    )
+    command.add_argument("--threads", type=int, help="onnxruntime threads on CPU")
+    command.add_argument("--score", type=float, metavar="S", help="lowest score that counts (default: 0.3)")
+    command.add_argument("--transport", choices=("tcp", "udp"), help="RTSP transport (default: tcp)")
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Command-line values by configuration section; what was not given is left out."""
+    given = {
+        "server": {"host": getattr(options, "host", None), "port": getattr(options, "port", None)},
+        "detector": {
+            "model": options.model,
+            "device": options.device,
+            "threads": options.threads,
+            "score_threshold": options.score,
+        },
+    }
+    return {section: _given(values) for section, values in given.items()}
+
+
+def _given(values: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def add_watch(commands: Any, say: Say) -> None:
+    """Add ``watch`` to the command line's subparsers."""
+    command = commands.add_parser("watch", help="watch cameras in a browser")
+    text = "URL, file, folder of pictures, device number, synthetic:WIDTHxHEIGHT@FPS, 'whip' or 'demo'"
+    command.add_argument("source", nargs="*", help=text)
+    command.add_argument("--config", type=Path, help="YAML configuration (see configs/)")
+    add_model_options(command)
+    command.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, help="port to listen on, 0 for a free one (default: 8000)")
+    command.add_argument("--overlay", choices=("smooth", "exact"), help="every frame, or only detected ones")
+    command.add_argument("--once", action="store_true", help="play files once instead of looping")
+    text = "begin files, and each round of them, so many seconds after their first picture"
+    command.add_argument("--start", type=float, metavar="S", help=text)
+    text = "play files by their timestamps, each picture detected, or as fast as can be (default: realtime)"
+    command.add_argument("--pace", choices=("realtime", "lossless", "fastest"), help=text)
+    command.set_defaults(run=partial(_watch, say))
+
+
+def _watch(say: Say, options: argparse.Namespace) -> None:
+    from stream.app import watch
+    from stream.config_file import config_from_sources, load_config, override
+
+    settings = settings_of(options)
+    camera = _given(
+        {
+            "overlay": options.overlay,
+            "transport": options.transport,
+            "loop": False if options.once else None,
+            "start_s": options.start,
+            "pace": options.pace,
+        }
+    )
+    if options.config is not None:
+        if options.source or camera:
+            raise UsageError(
+                "--config names the cameras: give no SOURCE, --overlay, --transport, --once, --start or --pace"
+            )
+        config = override(load_config(options.config), settings)
+    elif options.source:
+        config = config_from_sources(options.source, settings, camera)
+    else:
+        raise UsageError("expected a SOURCE or --config FILE; try: lookout watch demo")
+    watch(config, say)
+
+
+def add_detect(commands: Any, say: Say) -> None:
+    """Add ``detect`` to the command line's subparsers."""
+    command = commands.add_parser("detect", help="run over a video or pictures offline, frame by frame")
+    command.add_argument("source", help="file, URL, folder of pictures, or a pattern such as 'shots/*.jpg'")
+    add_model_options(command)
+    command.add_argument("--format", choices=("jsonl", "mot", "coco"), default="jsonl", help="default: jsonl")
+    command.add_argument("--out", type=Path, help="output file (default: stdout)")
+    command.add_argument("--video", type=Path, metavar="OUT.mp4", help="also write the annotated video")
+    text = "seconds after its first picture at which to begin a file"
+    command.add_argument("--start", type=float, metavar="S", help=text)
+    command.add_argument("--end", type=float, metavar="S", help="seconds before which to stop")
+    text = "give boxes an identity over time (default: in videos, not in pictures)"
+    command.add_argument("--track", action=argparse.BooleanOptionalAction, default=None, help=text)
+    text = "go on where a run that was cut short had come to; the result is the same"
+    command.add_argument("--resume", action="store_true", help=text)
+    command.set_defaults(run=partial(_detect, say))
+
+
+def _detect(say: Say, options: argparse.Namespace) -> None:
+    from stream.app import open_detector
+    from stream.config_file import config_from_sources
+    from stream.offline import Outputs, detect
+
+    camera = _given({"transport": options.transport, "start_s": options.start})
+    settings = settings_of(options)
+    config = config_from_sources([options.source], settings, {"pace": "lossless", "loop": False, **camera})
+    (source,) = config.cameras.values()
+    outputs = Outputs(
+        kind=options.format,
+        out=options.out,
+        video=options.video,
+        end_s=options.end,
+        track=options.track,
+        resume=options.resume,
+    )
+    detect(source, open_detector(config.detector, say), config.detector, outputs)
