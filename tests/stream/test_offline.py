@@ -21,6 +21,7 @@ from stream.annotate import Annotator
 from stream.config import CameraConfig, DetectorConfig
 from stream.detector import Detector
 from stream.errors import LookoutError, SourceNotFound, UsageError
+from stream.evaluate import evaluate
 from stream.frames import Detections, Frame, Tracks
 from stream.offline import Outputs, detect, frame_count, run
 from stream.sources import SourceOptions, open_source
@@ -326,3 +327,51 @@ def test_the_progress_bar_knows_how_long(clip: Path, tmp_path: Path) -> None:
     assert frame_count("rtsp://127.0.0.1/nothing") is None
     (tmp_path / "text.mp4").write_text("no video")
     assert frame_count(str(tmp_path / "text.mp4")) is None
+
+
+def test_parts_of_a_file_add_up_to_all_of_it(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    """With the numbers and times of the file. Without tracking, which would begin anew in each part."""
+
+    def rows(name: str, start_s: float = 0.0, end_s: float | None = None) -> list[str]:
+        camera, out = CameraConfig(source=str(clip), start_s=start_s), tmp_path / name
+        detect(camera, detector, SETTINGS, Outputs("jsonl", out, end_s=end_s, track=False))
+        return out.read_text().splitlines()
+
+    whole = rows("whole")
+    assert len(whole) == FRAMES
+    assert {box["id"] for line in whole for box in json.loads(line)["boxes"]} == {-1}
+    assert rows("head", 0, 0.4) + rows("middle", 0.4, 1.0) + rows("tail", 1.0) == whole
+    for end_s in (0.4, 0.3):
+        with pytest.raises(UsageError, match="--end"):
+            rows("none", 0.4, end_s)
+
+
+def test_a_folder_of_pictures(clip: Path, detector: Detector, tmp_path: Path) -> None:
+    """Each by itself and by name, as COCO JSON that ``lookout eval`` reads: it agrees with itself."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with closing(open_source(str(clip), SourceOptions(pace="lossless"))) as source:
+        for frame in itertools.islice(iter(source.read, None), 0, FRAMES, 8):
+            frame.picture.to_image().save(folder / f"img{frame.index}.png")
+    (folder / "img9.png").write_text("no picture")
+    out, video = tmp_path / "found.json", tmp_path / "drawn.mp4"
+    detect(CameraConfig(source=str(folder)), detector, SETTINGS, Outputs("coco", out, video))
+    found = json.loads(out.read_text())
+    names = [f"img{index}.png" for index in (0, 8, 16, 24, 32)]
+    assert [image["file_name"] for image in found["images"]] == names
+    assert [image["id"] for image in found["images"]] == [1, 2, 4, 5, 6], "the third is none"
+    assert {row["track_id"] for row in found["annotations"]} == {-1}
+    with av.open(str(video)) as container:
+        assert [picture.time for picture in container.decode(video=0)] == [0, 1, 3, 4, 5]
+
+    metrics = evaluate(detector, out, folder, 0.3)
+    assert metrics.AP50 > 0.9
+    assert metrics.AP > 0.7
+
+    lines = tmp_path / "found.jsonl"
+    detect(
+        CameraConfig(source=str(folder / "img*.png"), start_s=1), detector, SETTINGS, Outputs("jsonl", lines)
+    )
+    read = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [(line["index"], line["file"]) for line in read] == list(zip((1, 3, 4, 5), names[1:], strict=True))
+    assert frame_count(str(folder)) == 6

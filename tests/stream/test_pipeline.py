@@ -58,6 +58,25 @@ def test_lossless_detects_every_frame_once_and_in_order(bikes: Path, detector: D
     assert camera.status().state == "ended"
 
 
+def test_fastest_plays_ahead_of_the_detector_and_counts_what_it_missed(
+    bikes: Path, detector: Detector
+) -> None:
+    camera_config = CameraConfig(source=str(bikes), pace="fastest", loop=False, start_s=2)
+    pipeline = Pipeline(AppConfig(cameras={"clip": camera_config}), detector)
+    camera = pipeline.cameras["clip"]
+    pipeline.start()
+    try:
+        assert camera.finished.wait(60)
+        wait_until(lambda: camera.status().detected + camera.status().dropped == 200)
+    finally:
+        pipeline.stop()
+    status = camera.status()
+    assert (status.state, status.decoded) == ("ended", 200), (
+        "10 s at 25 pictures a second, the first 2 s left out"
+    )
+    assert 0 < status.detected < 200
+
+
 def test_cameras_share_a_detector_but_no_ids(detector: Detector) -> None:
     config = AppConfig(cameras={"one": CameraConfig(source="demo"), "two": CameraConfig(source="demo")})
     pipeline = Pipeline(config, detector)
