@@ -6,6 +6,7 @@ The same detector, tracker and annotator as live. Knows nothing of threads, paci
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -31,6 +32,8 @@ from stream.sources.seek import half_a_frame_s, position
 from stream.tracking import Tracker, TrackerParameters
 from stream.video_file import SegmentedVideo, annotated, annotated_in_segments
 from stream.writers import Format, Writer, annotations_path, opened, partial_path
+
+log = logging.getLogger(__name__)
 
 
 class Detects(Protocol):
@@ -193,6 +196,7 @@ class _Job:
     def run(self, part: Reads, score_threshold: float, expected_frames: int | None) -> Summary:
         before, outputs, names = self._before, self._outputs, self._detector.spec.names
         if before is not None:
+            log.info("going on after %d frames; reading up to there", before.frames)
             _skip(part, before.frames)
         with ExitStack() as stack:
             saved_rows = before.rows if before else None

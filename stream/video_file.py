@@ -6,7 +6,7 @@ Knows nothing of detection, or of who resumes what.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from stream.annotate import Annotator
 from stream.encode import CLOCK_HZ, encodable
-from stream.errors import DeviceUnavailable
+from stream.errors import DeviceUnavailable, LookoutError, UsageError
 from stream.frames import Frame, Tracks
 from stream.writers import completed, written
 
@@ -129,6 +129,9 @@ class SegmentedVideo:
         path: of the whole.
         names: the model's classes.
         saved: what ``saved`` said in the run that this one goes on from.
+
+    Raises:
+        UsageError: a segment of that run is gone.
     """
 
     def __init__(self, path: Path, names: Sequence[str], saved: Mapping[str, Any] | None = None) -> None:
@@ -139,6 +142,9 @@ class SegmentedVideo:
         self._next_pts: int = saved["next_pts"] if saved else 0
         self._segment: VideoFile | None = None
         self._start = self._frames = 0
+        for number in range(len(self._starts)):
+            if not self._file(number).is_file():
+                raise UsageError(f"{self._file(number)}: is gone; run without --resume to begin anew")
 
     @property
     def is_whole(self) -> bool:
@@ -235,6 +241,9 @@ def annotated_in_segments(
         video = SegmentedVideo(partial, names, saved)
         try:
             yield video
-        finally:
-            video.close()
+        except BaseException:
+            with suppress(LookoutError):  # what ended the run is what is to be told
+                video.close()
+            raise
+        video.close()
     video.remove_segments()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -245,9 +246,12 @@ def test_a_disk_that_is_full_is_told(clip: Path, detector: Detector, tmp_path: P
     assert list(tmp_path.iterdir()) == [full]
 
 
-def test_a_disk_that_is_full_for_the_video_is_told(clip: Path, detector: Detector, tmp_path: Path) -> None:
-    (tmp_path / "drawn.partial.mp4").symlink_to("/dev/full")
-    with pytest.raises(LookoutError, match=r"drawn\.partial\.mp4: cannot be written \(No space left"):
+@pytest.mark.parametrize("name", ["drawn.partial.mp4", "drawn.partial-0001.mp4"])
+def test_a_disk_that_is_full_for_the_video_is_told(
+    clip: Path, detector: Detector, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(LookoutError, match=rf"{re.escape(name)}: cannot be written \(No space left"):
         detected(clip, detector, "jsonl", tmp_path / "rows", tmp_path / "drawn.mp4")
     assert not (tmp_path / "drawn.mp4").exists()
     assert not (tmp_path / "rows").exists()

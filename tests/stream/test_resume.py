@@ -134,7 +134,13 @@ def test_the_video_goes_on_too(
     )
     go_on(clip, detector, whole)
     cut_short(clip, detector, cut, 20)
-    summary = go_on(clip, detector, Outputs("jsonl", cut.out, cut.video, resume=True))
+    again = Outputs("jsonl", cut.out, cut.video, resume=True)
+    segment = tmp_path / "cut" / "drawn.partial-0002.mp4"
+    segment.rename(tmp_path / "kept")
+    with pytest.raises(UsageError, match=r"drawn\.partial-0002\.mp4: is gone"):
+        go_on(clip, detector, again)
+    (tmp_path / "kept").rename(segment)
+    summary = go_on(clip, detector, again)
     assert summary.before == 16, "two segments"
     assert packets(cut.video) == packets(whole.video)
     with av.open(str(cut.video)) as container:
