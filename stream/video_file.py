@@ -5,6 +5,7 @@ Knows nothing of detection, or of who resumes what.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
@@ -165,10 +166,8 @@ class SegmentedVideo:
         if self._begun_s is None:
             self._begun_s = frame.time_s
         if self._segment is None:
-            self._segment, self._frames = (
-                VideoFile(self._file(len(self._starts)), self._names, self._shape),
-                0,
-            )
+            self._segment = VideoFile(self._file(len(self._starts)), self._names, self._shape)
+            self._frames = 0
             self._start = max(round((frame.time_s - self._begun_s) * CLOCK_HZ), self._next_pts)
         self._segment.write(frame, tracks)
         self._frames += 1
@@ -179,14 +178,20 @@ class SegmentedVideo:
         """Put the segments together, also those that are not full.
 
         Raises:
-            LookoutError: the disk does not take it.
+            LookoutError: the disk does not take it, or a segment is damaged.
         """
-        begun = None if self._segment is None else self._file(len(self._starts))
-        if begun is not None:
+        if self._segment is not None:
             self._end_segment()
-        if self._starts:
+        if not self._starts:
+            return
+        try:
             with written(str(self._path)):
                 _join([(self._file(number), start) for number, start in enumerate(self._starts)], self._path)
+        except FFmpegError as error:
+            raise LookoutError(
+                f"{self._path}: its segments cannot be put together ({error.strerror}); run without --resume to "
+                "begin anew"
+            ) from error
 
     def remove_segments(self) -> None:
         for number in range(len(self._starts)):
@@ -196,6 +201,9 @@ class SegmentedVideo:
         assert self._segment is not None
         segment, self._segment = self._segment, None
         segment.close()
+        path = self._file(len(self._starts))
+        with written(str(path)), path.open("rb") as file:
+            os.fsync(file.fileno())  # so that a power cut leaves what ``saved`` speaks of
         self._shape, self._next_pts = segment.shape, self._start + segment.last_pts + 1
         self._starts.append(self._start)
 
