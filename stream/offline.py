@@ -27,7 +27,7 @@ from stream.errors import SourceBroken, UsageError, redact
 from stream.frames import Detections, Frame, Tracks
 from stream.progress import FrameProgress
 from stream.sources import Source, SourceOptions, local_path, open_source
-from stream.sources.images import RATE, is_pictures, picture_files
+from stream.sources.images import RATE, is_pattern, is_pictures, picture_files
 from stream.sources.seek import half_a_frame_s, position
 from stream.tracking import Tracker, TrackerParameters
 from stream.video_file import SegmentedVideo, annotated, annotated_in_segments
@@ -190,8 +190,11 @@ class _Job:
         self._identity = resume.identity(path, camera, detector, settings, choices)
         if outputs.resume:
             self._before = resume.load(outputs.out, self._identity)
-            if self._before is not None:
+        if self._before is not None:
+            try:
                 tracker.restore(self._before.tracker)
+            except (KeyError, TypeError, ValueError):
+                raise resume.damaged(outputs.out) from None
 
     def run(self, part: Reads, score_threshold: float, expected_frames: int | None) -> Summary:
         before, outputs, names = self._before, self._outputs, self._detector.spec.names
@@ -360,10 +363,13 @@ def _refuse_nonsense(camera: CameraConfig, outputs: Outputs) -> None:
 def _refuse_overwriting(source: str, *outputs: Path | None) -> None:
     """Both names of an output count: it is written under the one and then takes the other."""
     written_to = [(path, partial_path(path)) for path in outputs if path is not None]
-    origin = Path(source).expanduser()
+    origin = local_path(source)
+    origins = [] if origin is None else [origin]
+    if origin is not None and (origin.is_dir() or is_pattern(origin)):
+        origins = picture_files(origin)[1]
     for paths in written_to:
         for path in paths:
-            if _same_file(path, origin):
+            if any(_same_file(path, origin) for origin in origins):
                 raise UsageError(
                     f"{source}: the output would overwrite the source (it writes {path}); give it another name"
                 )

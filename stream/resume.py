@@ -41,6 +41,11 @@ def state_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial.state")
 
 
+def damaged(out: Path) -> UsageError:
+    """The fault of a state from which nothing can go on."""
+    return UsageError(f"{state_path(out)}: is not the state of a run; run without --resume to begin anew")
+
+
 class Checkpoint:
     """Writes the progress of a run every ``SAVE_EVERY_S`` seconds.
 
@@ -104,7 +109,7 @@ def load(out: Path, identity: Mapping[str, str]) -> Progress | None:
             file for file, size in sizes.items() if size > (file.stat().st_size if file.is_file() else 0)
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{path}: is not the state of a run; run without --resume to begin anew") from None
+        raise damaged(out) from None
     for name in sorted(before.keys() | identity.keys()):
         was, now = before.get(name, "not given"), identity.get(name, "not given")
         if was != now:

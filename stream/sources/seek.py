@@ -17,12 +17,13 @@ from av.video.stream import VideoStream
 from stream.errors import SourceBroken
 
 _FIRST_STEP_BACK_S = 1.0
+_ROUNDED_S = 0.5e-3
 
 
 def half_a_frame_s(rate: float | Fraction | None) -> float:
-    """How much before a moment a picture may lie and still be the one that is shown then; 0 where the
-    rate is not known."""
-    return 0.5 / float(rate) if rate else 0.0
+    """How much before a moment a picture may lie and still be the one that is meant; where the rate is not
+    known, no more than a rounded time."""
+    return 0.5 / float(rate) if rate else _ROUNDED_S
 
 
 def begin_at(container: InputContainer, stream: VideoStream, start_s: float, name: str) -> float:
@@ -44,7 +45,7 @@ def begin_at(container: InputContainer, stream: VideoStream, start_s: float, nam
         begin_s, first_s = _beginning(container, stream)
         if first_s is not None:
             _seek_before(container, stream, begin_s, first_s + start_s)
-            return first_s + start_s - half_a_frame_s(stream.average_rate)
+            return first_s + start_s - half_a_frame_s(stream.average_rate or stream.guessed_rate)
         fault = "its pictures have no times"
     except av.FFmpegError as error:
         fault = error.strerror or "it cannot be read"

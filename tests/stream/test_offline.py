@@ -213,6 +213,12 @@ def test_outputs_that_cannot_be(clip: Path, detector: Detector, tmp_path: Path) 
     with pytest.raises(SourceNotFound):
         attempt(tmp_path / "missing.mp4", tmp_path / "a.jsonl")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="overwrite the source"):
+        detect(CameraConfig(source=f"file://{clip}"), detector, SETTINGS, Outputs("jsonl", clip))
+    (tmp_path / "a.jpg").write_text("a picture")
+    for pictures in (tmp_path, tmp_path / "*.jpg"):
+        with pytest.raises(UsageError, match="overwrite the source"):
+            attempt(pictures, tmp_path / "a.jpg")
 
 
 def test_what_is_written_until_an_output_is_complete_is_refused_too(
