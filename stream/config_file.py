@@ -1,6 +1,8 @@
 """Configuration files and command lines -> ``AppConfig``.
 
-Unknown keys and wrong values are refused by their path and line; nothing is guessed.
+Unknown keys and wrong values are refused by their path and line; nothing is guessed. A document keeps its
+references to secrets (``stream/references.py``); the ``AppConfig`` made of it holds their values, and every
+secret in it is ``remember``ed, so that nothing says it.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stream.config import AppConfig, CameraConfig, DetectorConfig, EncoderConfig, LogConfig, ServerConfig
 from stream.errors import ConfigError, redact
+from stream.redaction import remember, url_secrets
+from stream.references import Unresolved, resolve
 
 _HIDDEN = {"token", "credential", "secret"}
+_SHOWN = (["server", "host"], ["server", "port"])  # no secrets, even by reference: the address is printed
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -27,8 +32,16 @@ def load_config(path: Path) -> AppConfig:
     """Read a YAML file.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or a key or value is wrong; one line a
-            fault, each with its line number and key path.
+        ConfigError: as ``read_document`` and ``config_of`` do.
+    """
+    return config_of(read_document(path), str(path))
+
+
+def read_document(path: Path) -> Any:
+    """A YAML file as it was written: a mapping with its comments, lines and references.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not YAML.
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -50,7 +63,20 @@ def load_config(path: Path) -> AppConfig:
         raise ConfigError(
             f"{path}: expected keys such as 'cameras:' at the top level, got {type(document).__name__}"
         )
-    return _validate(document, str(path))
+    return document
+
+
+def config_of(document: Mapping[str, Any], origin: str) -> AppConfig:
+    """What a document says, its references resolved; it is left as it is.
+
+    Raises:
+        ConfigError: a reference stands for nothing, or a key or value is wrong; one line a fault, each with its
+            line number and key path.
+    """
+    resolved = _Resolved(document)
+    if resolved.faults:
+        raise ConfigError("\n".join(resolved.lines(origin)))
+    return _validate(resolved.document, origin, document)
 
 
 def config_from_sources(
@@ -77,22 +103,77 @@ def override(config: AppConfig, settings: Mapping[str, Mapping[str, object]]) ->
     return _validate(document, "command line")
 
 
-def _validate(document: Mapping[str, Any], origin: str) -> AppConfig:
+class _Resolved:
+    """A copy of a document with what its references stand for, and those that stand for nothing."""
+
+    def __init__(self, written: Mapping[str, Any]) -> None:
+        self.faults: list[tuple[list[str], str]] = []
+        self._written = written
+        self._copies: dict[int, Any] = {}  # by identity: YAML's aliases may make cycles
+        self.document = self._copy(written, [])
+
+    def lines(self, origin: str) -> list[str]:
+        """One line a fault."""
+        return [
+            f"{_where(self._written, origin, path)}: {'.'.join(path)}: {fault}" for path, fault in self.faults
+        ]
+
+    def _copy(self, value: Any, path: list[str]) -> Any:
+        if isinstance(value, str):
+            return self._text(value, path)
+        if not isinstance(value, Mapping | list):
+            return value
+        if id(value) not in self._copies:
+            if isinstance(value, Mapping):
+                copy: Any = self._copies.setdefault(id(value), {})
+                copy.update({key: self._copy(each, [*path, str(key)]) for key, each in value.items()})
+            else:
+                copy = self._copies.setdefault(id(value), [])
+                copy.extend(self._copy(each, [*path, str(index)]) for index, each in enumerate(value))
+        return self._copies[id(value)]
+
+    def _text(self, text: str, path: list[str]) -> str:
+        try:
+            resolved, values = resolve(text)
+        except Unresolved as fault:
+            self.faults.append((path, str(fault)))
+            return text
+        if path not in _SHOWN:
+            remember(values)
+        return resolved
+
+
+def _secrets(config: AppConfig) -> Iterator[str]:
+    """Everything in it that must not be said."""
+    for camera in config.cameras.values():
+        yield from url_secrets(camera.source)
+    hidden = [config.server.token]
+    for server in config.server.ice_servers:
+        hidden += [server.credential, server.secret]
+    yield from (each.get_secret_value() for each in hidden if each is not None)
+
+
+def _validate(
+    document: Mapping[str, Any], origin: str, written: Mapping[str, Any] | None = None
+) -> AppConfig:
+    """The configuration that ``document`` is; faults are told by the lines of what was ``written``."""
+    written = document if written is None else written
     token = os.environ.get("LOOKOUT_TOKEN")
     server = document.get("server", {})
     if token and isinstance(server, Mapping) and not server.get("token"):
         document = {**document, "server": {**server, "token": token}}
     try:
-        return AppConfig.model_validate(document)
+        config = AppConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(_fault(document, origin, fault) for fault in error.errors())) from None
+        raise ConfigError("\n".join(_fault(written, origin, fault) for fault in error.errors())) from None
+    remember(_secrets(config))
+    return config
 
 
 def _fault(document: Mapping[str, Any], origin: str, fault: Any) -> str:
     """One line for one pydantic error: where, what was expected, what came."""
     path = [str(part) for part in fault["loc"] if part != "[key]"]
-    line = _line_of(document, path)
-    where = f"{origin}:{line}" if line else origin
+    where = _where(document, origin, path)
     key = ".".join(path) or "configuration"
     if fault["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
@@ -102,9 +183,9 @@ def _fault(document: Mapping[str, Any], origin: str, fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{where}: {key}: is missing"
-    given = fault["input"]
+    given = _at(document, path, fault["input"])
     shown = f" (got {redact(repr(given))[:80]})" if isinstance(given, str | int | float | bool) else ""
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}{'' if _HIDDEN & set(path) else shown}"
+    return redact(f"{where}: {key}: {message[0].lower()}{message[1:]}{'' if _HIDDEN & set(path) else shown}")
 
 
 def _known_keys(path: list[str]) -> list[str]:
@@ -119,6 +200,11 @@ def _known_keys(path: list[str]) -> list[str]:
     return list((sections[path[0]] if path else AppConfig).model_fields)
 
 
+def _where(document: Mapping[str, Any], origin: str, path: list[str]) -> str:
+    line = _line_of(document, path)
+    return f"{origin}:{line}" if line else origin
+
+
 def _line_of(document: Any, path: list[str]) -> int | None:
     """The 1-based line of the deepest key of ``path`` that the YAML document has."""
     line: int | None = None
@@ -129,6 +215,18 @@ def _line_of(document: Any, path: list[str]) -> int | None:
         line = positions.data[part][0] + 1 if part in (positions.data or {}) else line
         document = document[part]
     return line
+
+
+def _at(document: Any, path: list[str], otherwise: object) -> object:
+    """What was written there: a reference, where what was judged is what it stands for."""
+    for part in path:
+        if isinstance(document, Mapping) and part in document:
+            document = document[part]
+        elif isinstance(document, list) and part.isdecimal() and int(part) < len(document):
+            document = document[int(part)]
+        else:
+            return otherwise
+    return document
 
 
 def _yaml_fault(error: YAMLError) -> str:

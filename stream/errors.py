@@ -27,9 +27,8 @@ A credential never enters a message: sources are named by ``redact(url)``.
 
 from __future__ import annotations
 
-import re
-
 from export.artifact import ArtifactError, LookoutError
+from stream.redaction import redact
 
 __all__ = [
     "ArtifactError",
@@ -113,17 +112,3 @@ class SignallingError(LookoutError):
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
-
-
-# Up to the *last* @ before a space or query: passwords hold @ and / too, and FFmpeg reads them so.
-_USERINFO = re.compile(r"(?<=://)[^\s?#]*(?=@)")
-_BARE_USERINFO = re.compile(r"(?<![\w/.-])(?!synthetic:)[\w.-]+:[^\s/@]+(?=@[\w\[])")
-# Cameras take passwords as query values, and some in the path: /user=admin_password=x_channel=1
-_SECRET_VALUE = re.compile(
-    r"(?i)([?&/_;](?:[^=&\s/_;]*(?:token|pass|pwd|psw|secret|key|auth)[^=&\s/_;]*)=)[^&\s/_;]*"
-)
-
-
-def redact(text: str) -> str:
-    """``text`` with the credentials of every URL in it replaced by ``***``."""
-    return _SECRET_VALUE.sub(r"\1***", _BARE_USERINFO.sub("***", _USERINFO.sub("***", text)))
