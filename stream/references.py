@@ -80,7 +80,9 @@ def _value(what: str | None, environment: Mapping[str, str]) -> str:
         )
     value = environment.get(what)
     if value is None:
-        raise Unresolved(f"the environment variable {what[:_SHOWN]} is not set; set it, or write $${{ for ${{")
+        raise Unresolved(
+            f"the environment variable {what[:_SHOWN]} is not set; set it, or write $${{ for ${{"
+        )
     return _whole(f"the environment variable {what[:_SHOWN]}", value)
 
 

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 SDP = "application/sdp"
 SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
-MAX_BODY_BYTES = 64 << 10
 CONNECT_TIMEOUT_S = 10.0
 # A peer that is there is heard every few seconds (RTCP once a second, ICE checks).
 SILENCE_TIMEOUT_S = 10.0
@@ -238,20 +237,15 @@ class SessionService(Generic[SessionT]):
 
 
 async def body(request: Request, expected: str) -> str:
-    """The request's text.
+    """The request's text; how much it may be is bounded for all requests (``stream/limits.py``).
 
     Raises:
-        SignallingError: 415 for another type, 413 for too much, 400 for what is not text.
+        SignallingError: 415 for another type, 400 for what is not text.
     """
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != expected:
         raise SignallingError(f"expected Content-Type {expected}, got {given[:80] or 'none'}", 415)
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > MAX_BODY_BYTES:
-            raise SignallingError(f"expected at most {MAX_BODY_BYTES} bytes of {expected}, got more", 413)
     try:
-        return received.decode()
+        return (await request.body()).decode()
     except UnicodeDecodeError as error:
         raise SignallingError(f"expected {expected} as UTF-8 text, got bytes that are not", 400) from error

@@ -14,7 +14,6 @@ import pytest
 from stream.detector import Detector
 from stream.frames import Frame
 from stream.webrtc import sessions
-from stream.webrtc.sessions import MAX_BODY_BYTES
 from tests.stream.watching import until
 from tests.stream.whep_app import FRAGMENT, OFFER
 from tests.stream.whip_app import SDP, Publisher, ffmpeg, listening, running
@@ -156,7 +155,6 @@ async def test_a_killed_publisher_makes_room_and_disturbs_nobody(
         (lambda sdp: sdp.replace("a=sendonly", "a=inactive"), 400, "to send, got inactive"),
         (lambda sdp: sdp.replace("m=video 9", "m=video nine"), 400, ""),
         (lambda sdp: sdp.replace("H264", "H265").replace("VP8", "VP9"), 406, "H.264 baseline"),
-        (lambda sdp: sdp + "a=x:" + "y" * MAX_BODY_BYTES, 413, "65536 bytes"),
     ],
 )
 async def test_offers_of_any_profile_are_taken_and_those_that_cannot_be_used_refused(
