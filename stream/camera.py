@@ -32,6 +32,7 @@ from stream.errors import (
 )
 from stream.frames import AccessUnit, Detections, Frame, Tracks
 from stream.h264 import Profile
+from stream.histogram import AGE_BOUNDS_S, Histogram
 from stream.latest import Latest
 from stream.planes import settle_tags
 from stream.rate import Rate, Throttle
@@ -40,6 +41,7 @@ from stream.sources import PUBLISHED, Source, SourceInfo, SourceOptions, open_so
 from stream.sources.clock import CameraClock
 from stream.sources.inlet import Inlet
 from stream.tracking import Tracker, TrackerParameters
+from stream.webrtc.audience import Audience
 from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import SOURCE, Rendition, lower, offered
 from stream.webrtc.source_hub import SourceHub
@@ -128,6 +130,7 @@ class Camera:
         self._last: Frame | None = None
         self._fps, self._detect_fps = Rate(), Rate()
         self._throttle = Throttle(config.detect_fps)
+        self.detect_ages = Histogram(AGE_BOUNDS_S)  # capture to known objects
 
     def start(self) -> None:
         self._thread.start()
@@ -182,6 +185,11 @@ class Camera:
             return self._source_hub
 
     @property
+    def audiences(self) -> Sequence[Audience]:
+        """One a rendition that was ever watched; their counters are for metrics."""
+        return self._all_hubs
+
+    @property
     def _all_hubs(self) -> list[Hub | SourceHub]:
         """The one that leans on another comes first."""
         own = self._source_hub
@@ -203,6 +211,7 @@ class Camera:
         tracks = self._tracker.update(detections, frame.time_s)
         self._newest = (frame, tracks)
         self._detected += 1
+        self.detect_ages.observe(monotonic() - frame.captured_at)
         self._detect_fps.tick()
         if self.config.overlay == "exact":
             self._show(frame, tracks)

@@ -22,11 +22,21 @@ from export.artifact import PAD_VALUE, Letterbox, load, read_spec
 from stream.device import Device, Say, open_session
 from stream.frames import Detections, Floats, Ints
 from stream.regions import Regions, View
+from stream.histogram import BATCH_BOUNDS, RUN_BOUNDS_S, Histogram
 
 Pixels = npt.NDArray[np.uint8]
 
 MOST_SHRINKERS = 32
 """One is kept for each picture size and format seen lately; setting one up costs as much as a frame."""
+
+
+class Runs:
+    """Of one detector, and so counted in one thread: seconds and pictures of each, and how many failed."""
+
+    def __init__(self) -> None:
+        self.seconds = Histogram(RUN_BOUNDS_S)
+        self.pictures = Histogram(BATCH_BOUNDS)
+        self.faults = 0
 
 
 class Detector:
@@ -40,6 +50,8 @@ class Detector:
         threads: CPU threads of one run.
         run_seconds: wall time spent inside ``session.run`` so far.
         last_run_s: of the last run.
+        runs: what its own runs were like.
+        all_runs: those of its twins too, one each, for metrics.
         session: the warm session.
         last_images: uint8 (B, H, W, 3), what the last run was given; overwritten by the next.
 
@@ -61,6 +73,8 @@ class Detector:
         self.device, self.reason, self.threads = session.device, session.reason, session.threads
         self.run_seconds = 0.0
         self.last_run_s = 0.0
+        self.runs = Runs()
+        self.all_runs = [self.runs]
         self.session = session
         self._images = self.last_images = self._blank(1)
         self._shrinkers: OrderedDict[tuple[int, int, str], _Shrinker] = OrderedDict()
@@ -69,6 +83,8 @@ class Detector:
         """Another detector on the same session, with buffers of its own, for another thread."""
         twin = copy(self)
         twin.run_seconds = twin.last_run_s = 0.0
+        twin.runs = Runs()
+        self.all_runs.append(twin.runs)
         twin.session = self.session.twin()
         twin._images = twin.last_images = twin._blank(1)
         twin._shrinkers = OrderedDict()
@@ -120,9 +136,15 @@ class Detector:
             return []
         self.last_images = images
         started = perf_counter()
-        boxes, scores, classes = self.session.run(images)
+        try:
+            boxes, scores, classes = self.session.run(images)
+        except Exception:
+            self.runs.faults += 1
+            raise
         self.last_run_s = perf_counter() - started
         self.run_seconds += self.last_run_s
+        self.runs.seconds.observe(self.last_run_s)
+        self.runs.pictures.observe(len(images))
         return [
             _detections(boxes[row], scores[row], classes[row], letterboxes[row], sizes[row], score_threshold)
             for row in range(len(images))

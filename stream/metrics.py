@@ -1,73 +1,155 @@
 """Prometheus metrics, read from the pipeline's own counters when they are scraped.
 
-Nothing is registered at import and nothing is counted twice: the pipeline counts, this file
-names. Knows nothing of HTTP.
+Nothing is registered at import and nothing is counted twice: the pipeline counts, this file names, by
+https://prometheus.io/docs/practices/naming/ (base units, ``_total`` for what only grows). Cameras and detectors
+may come and go between two scrapes. Knows nothing of HTTP.
+
+``stage`` is where on its way a frame was: ``decode`` (left the decoder; dropped: the source made it and nobody
+took it in time), ``detect`` (its objects became known; dropped: a newer one came first), ``encode`` (became a
+picture for viewers; likewise), ``forward`` (went on to viewers as the camera sent it), ``send`` (was taken by a
+viewer's connection, counted for each viewer; dropped: the viewer could not keep up).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import get_args
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from stream.camera import CameraStatus
+from stream.camera import Camera, CameraStatus, State
+from stream.detector import Detector
+from stream.histogram import AGE_BOUNDS_S, BATCH_BOUNDS, RUN_BOUNDS_S, Histogram, merged
 from stream.pipeline import Pipeline
+
+Counted = Callable[[CameraStatus], float]
 
 
 class PipelineCollector(Collector):
-    """Turns a pipeline's counters into metric families, one sample a camera."""
+    """Turns a pipeline's counters into metric families."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
     def collect(self) -> Iterable[Metric]:
-        statuses = [camera.status() for camera in self._pipeline.cameras.values()]
-        counters = {
-            "frames_decoded": ("Frames that left the decoder.", "decoded"),
-            "frames_missed": ("Frames that the source made and nobody took in time.", "missed"),
-            "bad_packets": ("Packets that could not be decoded.", "bad_packets"),
-            "frames_dropped": ("Frames overwritten by a newer one before detection.", "dropped"),
-            "frames_detected": ("Frames that went through the detector.", "detected"),
-            "reconnects": ("Times the source failed and was tried again.", "reconnects"),
-            "units_encoded": ("Encoded pictures handed to viewers.", "encoded"),
-            "units_forwarded": ("The camera's own pictures handed to viewers.", "forwarded"),
-            "pictures_dropped": ("Pictures overwritten by a newer one before encoding.", "display_dropped"),
+        cameras = list(self._pipeline.cameras.values())
+        statuses = [camera.status() for camera in cameras]
+        detectors = {"default": self._pipeline.detector}
+        yield InfoMetricFamily("lookout_build", "What runs.", value={"version": version("lookout")})
+        yield from _frames(cameras, statuses)
+        yield _ages(cameras)
+        yield _states(statuses)
+        yield from _counts(statuses)
+        yield from _gauges(statuses)
+        yield from _runs(detectors)
+
+
+def _frames(cameras: Iterable[Camera], statuses: Iterable[CameraStatus]) -> Iterable[Metric]:
+    went_on = CounterMetricFamily("lookout_frames", "Frames that passed a stage.", labels=["camera", "stage"])
+    dropped = CounterMetricFamily(
+        "lookout_frames_dropped", "Frames that were given up at a stage.", labels=["camera", "stage"]
+    )
+    sent = CounterMetricFamily(
+        "lookout_sent_bytes", "Payload of the frames sent, without headers and repeats.", labels=["camera"]
+    )
+    for camera, status in zip(cameras, statuses, strict=True):
+        tallies = [audience.tally for audience in camera.audiences]
+        stages: dict[str, tuple[float, float | None]] = {
+            "decode": (status.decoded, status.missed),
+            "detect": (status.detected, status.dropped),
+            "encode": (status.encoded, status.display_dropped),
+            "forward": (status.forwarded, None),
+            "send": (sum(tally.units for tally in tallies), sum(tally.dropped for tally in tallies)),
         }
-        for name, (text, attribute) in counters.items():
-            counter = CounterMetricFamily(f"lookout_{name}", text, labels=["camera"])
-            for status in statuses:
-                counter.add_metric([status.id], float(getattr(status, attribute)))
-            yield counter
-        gauges: dict[str, tuple[str, Callable[[CameraStatus], float]]] = {
-            "up": ("1 while the camera is live.", lambda status: status.state == "live"),
-            "fps": ("Frames a second from the camera.", lambda status: status.fps),
-            "detect_fps": ("Frames a second through the detector.", lambda status: status.detect_fps),
-            "frame_age_seconds": (
-                "Time since the newest frame with known objects was captured.",
-                lambda status: (status.frame_age_ms or 0.0) / 1000,
-            ),
-            "viewers": ("Viewers connected.", lambda status: status.viewers),
-            "objects": ("Objects tracked in the newest frame.", lambda status: status.objects),
-        }
-        for name, (text, value) in gauges.items():
-            gauge = GaugeMetricFamily(f"lookout_{name}", text, labels=["camera"])
-            for status in statuses:
-                gauge.add_metric([status.id], value(status))
-            yield gauge
-        yield CounterMetricFamily(
-            "lookout_inference_seconds",
-            "Seconds inside session.run.",
-            value=self._pipeline.run_seconds,
-        )
-        yield CounterMetricFamily(
-            "lookout_batches", "Calls of the detector.", value=float(self._pipeline.batches)
-        )
+        for stage, (passed, lost) in stages.items():
+            went_on.add_metric([camera.id, stage], passed)
+            if lost is not None:
+                dropped.add_metric([camera.id, stage], lost)
+        sent.add_metric([camera.id], sum(tally.bytes for tally in tallies))
+    return went_on, dropped, sent
+
+
+def _ages(cameras: Iterable[Camera]) -> Metric:
+    ages = HistogramMetricFamily(
+        "lookout_frame_age_seconds",
+        "Since its capture, as a frame passed a stage.",
+        labels=["camera", "stage"],
+    )
+    for camera in cameras:
+        published = merged((audience.publish_ages for audience in camera.audiences), AGE_BOUNDS_S)
+        _add(ages, [camera.id, "detect"], camera.detect_ages)
+        _add(ages, [camera.id, "send"], published)
+    return ages
+
+
+def _states(statuses: Iterable[CameraStatus]) -> Metric:
+    states = GaugeMetricFamily(
+        "lookout_camera_state", "1 for the state that a camera is in.", labels=["camera", "state"]
+    )
+    for status in statuses:
+        for state in get_args(State):
+            states.add_metric([status.id, state], float(status.state == state))
+    return states
+
+
+def _counts(statuses: list[CameraStatus]) -> Iterable[Metric]:
+    counters: dict[str, tuple[str, Counted]] = {
+        "reconnects": ("Times that a source failed and was tried again.", lambda status: status.reconnects),
+        "bad_packets": ("Packets that could not be decoded.", lambda status: status.bad_packets),
+    }
+    for name, (text, value) in counters.items():
+        counter = CounterMetricFamily(f"lookout_{name}", text, labels=["camera"])
+        for status in statuses:
+            counter.add_metric([status.id], value(status))
+        yield counter
+
+
+def _gauges(statuses: list[CameraStatus]) -> Iterable[Metric]:
+    gauges: dict[str, tuple[str, Counted]] = {
+        "viewers": ("Viewers connected.", lambda status: status.viewers),
+        "objects": ("Objects tracked in the newest frame.", lambda status: status.objects),
+        "detection_age_seconds": (
+            "Since the newest frame with known objects was captured.",
+            lambda status: (status.frame_age_ms or 0.0) / 1000,
+        ),
+    }
+    for name, (text, value) in gauges.items():
+        gauge = GaugeMetricFamily(f"lookout_{name}", text, labels=["camera"])
+        for status in statuses:
+            gauge.add_metric([status.id], value(status))
+        yield gauge
+
+
+def _runs(detectors: Mapping[str, Detector]) -> Iterable[Metric]:
+    labels = ["detector"]
+    seconds = HistogramMetricFamily("lookout_inference_seconds", "Of one run of the model.", labels=labels)
+    pictures = HistogramMetricFamily("lookout_batch_pictures", "In one run of the model.", labels=labels)
+    faults = CounterMetricFamily("lookout_detector_faults", "Runs of the model that failed.", labels=labels)
+    device = InfoMetricFamily("lookout_detector", "What each detector runs, and where.", labels=labels)
+    for name, detector in detectors.items():
+        _add(seconds, [name], merged((runs.seconds for runs in detector.all_runs), RUN_BOUNDS_S))
+        _add(pictures, [name], merged((runs.pictures for runs in detector.all_runs), BATCH_BOUNDS))
+        faults.add_metric([name], float(sum(runs.faults for runs in detector.all_runs)))
+        device.add_metric([name], {"device": detector.device, "family": detector.spec.family})
+    return seconds, pictures, faults, device
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    family.add_metric(labels, histogram.cumulative(), histogram.sum)
 
 
 def exposition(pipeline: Pipeline) -> bytes:
-    """The text of ``/metrics``."""
+    """The text of ``/metrics``; the process's own (memory, CPU, descriptors) are there on Linux."""
     registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
     registry.register(PipelineCollector(pipeline))
     return generate_latest(registry)

@@ -8,15 +8,17 @@ from __future__ import annotations
 from time import monotonic
 
 from stream.encode import EncodedUnit
+from stream.histogram import AGE_BOUNDS_S, Histogram
 from stream.webrtc.rendition import Rendition
-from stream.webrtc.viewer import Viewer
+from stream.webrtc.viewer import Tally, Viewer
 
 
 class Audience:
     """Gives each unit to every viewer, and counts.
 
     ``dropped`` counts pictures that were not made into units, ``units``, ``keyframes`` and ``bytes`` what was
-    given. ``publish_age_s`` is how old the newest unit that is no repeat was when it was given.
+    given. ``publish_age_s`` is how old the newest unit that is no repeat was when it was given, ``publish_ages``
+    how old all of them were; ``tally`` is what viewers' connections took of them.
     """
 
     def __init__(self, name: str, rendition: Rendition) -> None:
@@ -24,6 +26,8 @@ class Audience:
         self.rendition = rendition
         self.dropped = self.units = self.keyframes = self.bytes = 0
         self.publish_age_s: float | None = None
+        self.publish_ages = Histogram(AGE_BOUNDS_S)
+        self.tally = Tally()
         self._viewers: list[Viewer] = []
 
     @property
@@ -44,6 +48,7 @@ class Audience:
         self.bytes += unit.size
         if not unit.repeat:
             self.publish_age_s = monotonic() - unit.captured_at
+            self.publish_ages.observe(self.publish_age_s)
         for viewer in tuple(self._viewers):
             viewer.offer(unit)
 

@@ -116,7 +116,7 @@ class Hub(Audience):
         """
         if self._closed:
             raise RuntimeError(f"hub {self.name!r} is closed")
-        viewer.request_keyframe = self.request_keyframe
+        viewer.request_keyframe, viewer.tally = self.request_keyframe, self.tally
         self._viewers.append(viewer)
         if self._run is None:
             self._run = _Run(self, asyncio.get_running_loop())

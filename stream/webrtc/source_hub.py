@@ -150,6 +150,7 @@ class SourceHub(Audience):
             self._bridge.leave(viewer)
             # Later, as the viewer asks in the middle of being offered a unit.
             viewer.request_keyframe = partial(self._call, self._repair, viewer)
+            viewer.tally = self.tally
             viewer.move()
         self._viewers += waiting
 

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from stream.encode import CLOCK_HZ, EncodedUnit
 
 QUEUE_UNITS = 4
+
+
+@dataclass(slots=True)
+class Tally:
+    """Units (and octets of payload) that viewers' senders took, and units that they were never sent."""
+
+    units: int = 0
+    bytes: int = 0
+    dropped: int = 0
 
 
 class Viewer:
@@ -23,6 +32,7 @@ class Viewer:
     While ``keyframes_only`` it is given nothing else: for a network that cannot carry a whole stream.
 
     ``wake`` is called after each unit that was queued; the sender then takes what it can send.
+    ``tally`` counts for all viewers of one hub, which sets it, and outlives them.
     ``taken`` is called with each unit that the sender takes.
     ``ended`` is called when the hub will give nothing more, with the reason.
     """
@@ -34,6 +44,7 @@ class Viewer:
         self.request_keyframe: Callable[[], None] = _nothing
         self.keyframes_only = False
         self.dropped = 0
+        self.tally = Tally()
         self._limit = limit
         self._queue: deque[EncodedUnit] = deque()
         self._needs_keyframe = True
@@ -45,13 +56,13 @@ class Viewer:
     def offer(self, unit: EncodedUnit) -> None:
         """Queue a unit, or drop it if nothing can be done with it."""
         if self._held or ((self._needs_keyframe or self.keyframes_only) and not unit.keyframe):
-            self.dropped += 1
+            self._drop(1)
             return
         self._needs_keyframe = False
         if len(self._queue) >= self._limit:
             self.resync()
             if not unit.keyframe:
-                self.dropped += 1
+                self._drop(1)
                 return
             self._needs_keyframe = False
         self._queue.append(self._continued(unit))
@@ -62,6 +73,8 @@ class Viewer:
         if not self._queue:
             return None
         unit = self._queue.popleft()
+        self.tally.units += 1
+        self.tally.bytes += unit.size
         self.taken(unit)
         return unit
 
@@ -81,17 +94,21 @@ class Viewer:
         if self._held and not held:
             self.request_keyframe()
         elif held and not self._held:
-            self.dropped += len(self._queue)
+            self._drop(len(self._queue))
             self._queue.clear()
             self._needs_keyframe = True
         self._held = held
 
     def resync(self) -> None:
         """Drop what waits, ask for a keyframe and start again with it."""
-        self.dropped += len(self._queue)
+        self._drop(len(self._queue))
         self._queue.clear()
         self._needs_keyframe = True
         self.request_keyframe()
+
+    def _drop(self, units: int) -> None:
+        self.dropped += units
+        self.tally.dropped += units
 
     def _continued(self, unit: EncodedUnit) -> EncodedUnit:
         """The unit with a timestamp that goes on from the last: each hub has a clock of its own."""
