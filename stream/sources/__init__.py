@@ -163,20 +163,35 @@ def _open_device(path: Path, options: SourceOptions, stop: threading.Event | Non
     return _detached(Input(str(path), str(path), format="v4l2", sender_paces=True), options, stop)
 
 
+# What FFmpeg may use on the way to a source. A playlist, an SDP or a redirect names what it likes: never a local
+# file, a pipe, or what joins and cuts files (concat:, subfile:).
+_HTTP = "http,https,tls,tcp,crypto,data,httpproxy"
+_PROTOCOLS = {
+    "rtsp": "rtp,srtp,udp,tcp,tls",
+    "rtsps": "rtp,srtp,udp,tcp,tls",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,tls,tcp",
+    "http": _HTTP,
+    "https": _HTTP,
+    "srt": "srt",
+}
+
+
 def _network_input(url: str, options: SourceOptions) -> Input:
     scheme = url.partition("://")[0].lower()
-    name = redact(url)
+    name, allowed = redact(url), {"protocol_whitelist": _PROTOCOLS[scheme]}
     if scheme in ("rtsp", "rtsps"):
         # Its SDP says what the stream is, so nothing needs to be probed. Not "nobuffer": that throws away
         # the packets that were probed, and with them the keyframe, which costs a second or more.
         settings = {
+            **allowed,
             "rtsp_transport": options.transport,
             "allowed_media_types": "video",
             "fpsprobesize": "0",
             "probesize": "32",
         }
         return Input(url, name, settings=settings, sender_paces=True)
-    settings = {"fpsprobesize": "0", "analyzeduration": "500000"}
+    settings = {**allowed, "fpsprobesize": "0", "analyzeduration": "500000"}
     return Input(url, name, settings=settings, sender_paces=scheme in ("rtmp", "rtmps", "srt"))
 
 

@@ -1,0 +1,70 @@
+"""Which sources callers of the API may name: ``server.allow_sources``.
+
+A source is a way to make this machine connect somewhere or open something, so what comes from outside is held
+against a list of what is allowed, never against one of what is not. Nothing is opened or connected to. FFmpeg's
+own ways to get from an allowed source to another (playlists, redirects) end at ``protocol_whitelist``, in
+``stream/sources/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+from stream.errors import SignallingError, redact
+from stream.sources import NETWORK
+
+_DEVICE = re.compile(r"(/dev/video)?[0-9]{1,4}")
+
+
+def check_source(source: str, allowed: Sequence[str]) -> None:
+    """Let ``source`` pass if ``allowed`` has its scheme (in any case), its word, or a folder that it lies in.
+
+    Files count by their real paths, symbolic links resolved, as they are at this moment: whoever may write to
+    an allowed folder decides what is played from there.
+
+    Raises:
+        SignallingError: 403, it is none of those; says what is allowed.
+    """
+    if source.isprintable() and _is_allowed(source, allowed):
+        return
+    raise SignallingError(
+        f"the source {redact(source)[:80]!r} may not be added here; server.allow_sources allows: {_told(allowed)}",
+        403,
+    )
+
+
+def _is_allowed(source: str, allowed: Sequence[str]) -> bool:
+    scheme, is_url, rest = source.partition("://")
+    scheme = scheme.lower()
+    if is_url and scheme != "file":
+        return scheme in NETWORK and scheme in allowed
+    if is_url:  # as ``open_source`` reads it: what stands for a host does not matter
+        return _is_inside("/" + unquote(rest.partition("/")[2]), allowed)
+    if source in ("demo", "whip"):
+        return source in allowed
+    if source.partition(":")[0] == "synthetic":
+        return "synthetic" in allowed
+    if _DEVICE.fullmatch(source):
+        return "device" in allowed
+    return _is_inside(source, allowed)
+
+
+def _is_inside(path: str, allowed: Sequence[str]) -> bool:
+    """Whether an absolute path, without steps up, really lies in one of the folders."""
+    if not path.startswith("/") or "\0" in path or ".." in PurePosixPath(path).parts:
+        return False
+    real = os.path.realpath(path)
+    folders = (os.path.realpath(folder) for folder in allowed if folder.startswith("/"))
+    return any(os.path.commonpath((real, folder)) == folder != real for folder in folders)
+
+
+def _told(allowed: Sequence[str]) -> str:
+    words = (
+        f"files in {each}" if each.startswith("/") else f"{each}://" if each in NETWORK else each
+        for each in allowed
+    )
+    return ", ".join(words) or "none"
