@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stream.config import is_loopback
+from stream.errors import redact
 from stream.limits import TOO_MUCH, Buckets, announces_too_much, bounded, client_of
 
 COOKIE = "lookout_token"
@@ -64,8 +65,8 @@ class Guard:
             return None
         if asked.scope["type"] == "websocket" and not self._is_welcome(asked.headers):
             reason = (
-                f"expected a page of this site ({asked.headers.get('host')}), or one of server.allow_origins, "
-                f"got one of {asked.headers['origin'][:80]}; a proxy in front must leave Host as it is"
+                f"expected a page of this site ({redact(asked.headers.get('host', ''))[:80]}), or one of server.allow_origins, "
+                f"got one of {redact(asked.headers['origin'])[:80]}; a proxy in front must leave Host as it is"
             )
             return JSONResponse({"error": reason}, 403)
         if self._token is None:

@@ -273,3 +273,32 @@ def test_a_video_on_a_web_server_plays_like_a_file(web: str) -> None:
 def test_a_web_page_is_no_video(web: str) -> None:
     with pytest.raises(NoVideo):
         open_source(f"{web}/")
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["file://{0}", "{0}", "concat:{0}|{0}", "subfile,,start,0,end,99999999,,:{0}", "crypto:{0}", "file:///etc/passwd"],
+)  # fmt: skip
+def test_a_playlist_cannot_name_what_is_on_this_machine(web: str, tmp_path: Path, entry: str) -> None:
+    """The clip is there, and could be read."""
+    (tmp_path / "list.m3u8").write_text(PLAYLIST.format(entry.format(tmp_path / "bikes.ts")))
+    with pytest.raises((NoVideo, SourceError)):
+        open_source(f"{web}/list.m3u8", SourceOptions(pace="lossless")).read()
+
+
+def test_a_playlist_of_its_own_server_plays_and_the_same_of_this_machine_only_if_ffmpeg_may(
+    web: str, tmp_path: Path
+) -> None:
+    (tmp_path / "good.m3u8").write_text(PLAYLIST.format("bikes.ts"))
+    source = open_source(f"{web}/good.m3u8", SourceOptions(pace="lossless"))
+    assert source.read() is not None
+    source.close()
+    (tmp_path / "local.ffconcat").write_text(f"ffconcat version 1.0\nfile file://{tmp_path / 'bikes.ts'}\n")
+    everything = {"protocol_whitelist": "file,http,tcp", "safe": "0"}
+    with av.open(f"{web}/local.ffconcat", options=everything) as opened:
+        assert next(opened.decode(video=0)) is not None
+    with pytest.raises(SourceError):
+        open_source(f"{web}/local.ffconcat", SourceOptions(pace="lossless")).read()
