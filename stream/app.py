@@ -8,8 +8,10 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from export.catalogue import resolve_model
 from export.convert import ensure_contract
@@ -17,9 +19,12 @@ from stream.config import DEFAULT_DETECTOR, AppConfig, DetectorConfig, ServerCon
 from stream.detector import Detector
 from stream.encode import check_h264
 from stream.errors import UsageError, redact
+from stream.health import Health
+from stream.limits import PatientProtocol
 from stream.pipeline import Pipeline
 from stream.server import create_app
 from stream.sources import PUBLISHED, source_kind
+from stream.systemd import keep_told, notify
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,12 @@ Say = Callable[[str], None]
 
 MOST_RECEIVED_BYTES = 1024
 """In one WebSocket message: clients have nothing to say there."""
+
+MOST_HEADER_BYTES = 16 << 10
+"""Of one request, its line included."""
+
+MOST_OTHER_CONNECTIONS = 256
+"""Besides one a viewer; whoever comes then gets 503."""
 
 
 def watch(config: AppConfig, say: Say) -> None:
@@ -90,35 +101,57 @@ def listen(config: ServerConfig) -> socket.socket:
     return listener
 
 
+class Server(uvicorn.Server):
+    """uvicorn that ends in order at the first signal and at once at the second."""
+
+    def __init__(self, api: FastAPI, config: ServerConfig) -> None:
+        super().__init__(
+            uvicorn.Config(
+                api,
+                http=PatientProtocol,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+                timeout_keep_alive=5,
+                limit_concurrency=config.max_viewers + MOST_OTHER_CONNECTIONS,
+                h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+                ws="websockets-sansio",
+                ws_max_size=MOST_RECEIVED_BYTES,
+                ws_per_message_deflate=False,  # boxes are small, and soon old
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not as uvicorn's, which raises the signal anew at its end: there is more to end than uvicorn."""
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.should_exit = True
+
+
 async def serve(pipeline: Pipeline, config: ServerConfig, listener: socket.socket) -> None:
     """Serve until a signal; then viewers, cameras and threads end within about two seconds."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(pipeline, config),
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
-            timeout_keep_alive=5,
-            ws="websockets-sansio",
-            ws_max_size=MOST_RECEIVED_BYTES,
-            ws_per_message_deflate=False,  # boxes are small, and soon old
-        )
-    )
-    # uvicorn raises SIGTERM again once it has ended; by then the cameras must be let go, not the process.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    api = create_app(pipeline, config)
+    server = Server(api, config)
     pipeline.start()
-    stopping = asyncio.create_task(_stop_with(server, pipeline))
+    telling = asyncio.create_task(keep_told(api.state.health))
+    stopping = asyncio.create_task(_stop_with(server, pipeline, api.state.health))
     try:
         await server.serve(sockets=[listener])
     finally:
         server.should_exit = True
         await stopping
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
-async def _stop_with(server: uvicorn.Server, pipeline: Pipeline) -> None:
+async def _stop_with(server: Server, pipeline: Pipeline, health: Health) -> None:
     """Stop the cameras as soon as the server is told to end, while it says goodbye to its clients."""
     while not server.should_exit:
         await asyncio.sleep(0.05)
+    health.draining = True
+    notify("STOPPING=1")
     await asyncio.to_thread(pipeline.stop)
 
 

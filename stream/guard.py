@@ -64,9 +64,10 @@ class Guard:
         if asked.url.path in PROBES:
             return None
         if asked.scope["type"] == "websocket" and not self._is_welcome(asked.headers):
+            host, origin = (redact(asked.headers.get(name, ""))[:80] for name in ("host", "origin"))
             reason = (
-                f"expected a page of this site ({redact(asked.headers.get('host', ''))[:80]}), or one of server.allow_origins, "
-                f"got one of {redact(asked.headers['origin'])[:80]}; a proxy in front must leave Host as it is"
+                f"expected a page of this site ({host}), or one of server.allow_origins, got one of {origin}; "
+                "a proxy in front must leave Host as it is"
             )
             return JSONResponse({"error": reason}, 403)
         if self._token is None:

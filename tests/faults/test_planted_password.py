@@ -90,7 +90,17 @@ def clean(said: str, where: str) -> None:
 @contextmanager
 def watching(config: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """The app with everything logged; its address, and what it has said."""
-    command = [sys.executable, "-m", "stream.cli", "watch", "--config", str(config), "--port", "0", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "stream.cli",
+        "watch",
+        "--config",
+        str(config),
+        "--port",
+        "0",
+        *arguments,
+    ]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -152,10 +162,22 @@ def ask_everything(http: httpx.Client) -> None:
     paths = ["/", "/api/app", "/api/cameras", "/metrics", "/docs", "/openapi.json", "/healthz", "/readyz"]
     for camera in CAMERAS:
         paths += [f"/api/cameras/{camera}", f"/api/cameras/{camera}/snapshot.jpg"]
-    secrets = [*ENVIRONMENT.values(), FILE, TOKEN, f"{PLANTED}@literal/x", f"{PLANTED}-query", f"{PLANTED}-path"]
+    secrets = [
+        *ENVIRONMENT.values(),
+        FILE,
+        TOKEN,
+        f"{PLANTED}@literal/x",
+        f"{PLANTED}-query",
+        f"{PLANTED}-path",
+    ]
     for secret in secrets:
         plain, encoded = quote(secret), quote(secret, safe="")
-        paths += [f"/{plain}", f"/{encoded}/", f"/api/cameras/{encoded}", f"/api/cameras/{encoded}/snapshot.jpg"]
+        paths += [
+            f"/{plain}",
+            f"/{encoded}/",
+            f"/api/cameras/{encoded}",
+            f"/api/cameras/{encoded}/snapshot.jpg",
+        ]
         paths += [f"/web/{plain}", f"/web/{encoded}", f"/api/app?token={encoded}", f"/?token={encoded}x"]
     for path in paths:
         tell(http.get(path), path)

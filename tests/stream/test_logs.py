@@ -111,5 +111,7 @@ def test_what_the_filter_remembers_is_bounded() -> None:
 def test_arguments_that_are_no_strings_and_short_secrets() -> None:
     remember(["abc", "p4ssw0rd"])
     plain = TextFormatter("%(message)s")
-    assert plain.format(record("%s %d %s", ["p4ssw0rd"], 7, {"abc": b"p4ssw0rd"})) == "['***'] 7 {'abc': b'***'}"
+    assert (
+        plain.format(record("%s %d %s", ["p4ssw0rd"], 7, {"abc": b"p4ssw0rd"})) == "['***'] 7 {'abc': b'***'}"
+    )
     assert json.loads(JsonFormatter().format(record("ü %s", "p4ssw0rd")))["message"] == "ü ***"
