@@ -48,7 +48,7 @@ lint: setup
 
 # What only computes takes every core; what watches a clock, a network or a browser runs by itself.
 COMPUTING := tests/export tests/models tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
-	annotate barcode bench_precision config detector encode session sources tracking tracking_mot tracking_reference))
+	allowed annotate barcode bench_precision config detector encode logs session sources tracking tracking_mot tracking_reference))
 
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 8 $(COMPUTING)
