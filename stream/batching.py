@@ -73,6 +73,11 @@ class Batcher:
         """Seconds spent inside ``session.run`` so far, all threads together."""
         return sum(detector.run_seconds for detector in self._detectors)
 
+    @property
+    def alive(self) -> bool:
+        """False: one of its threads has died."""
+        return self._stop.is_set() or all(thread.is_alive() or not thread.ident for thread in self._threads)
+
     def add(self, camera: Camera) -> None:
         """Serve another camera, whose ``wake`` is this batcher's."""
         with self._waiting:

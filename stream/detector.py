@@ -21,8 +21,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from export.artifact import PAD_VALUE, Letterbox, load, read_spec
 from stream.device import Device, Say, open_session
 from stream.frames import Detections, Floats, Ints
-from stream.regions import Regions, View
 from stream.histogram import BATCH_BOUNDS, RUN_BOUNDS_S, Histogram
+from stream.regions import Regions, View
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -28,12 +28,12 @@ class Health:
 
     @property
     def alive(self) -> bool:
-        return bool(getattr(self._pipeline, "alive", True))
+        return self._pipeline.alive
 
     @property
     def ready(self) -> bool:
         if not self._settled:
-            cameras = [camera.status() for camera in self._pipeline.cameras.values()]
+            cameras = [camera.status() for camera in list(self._pipeline.cameras.values())]
             tried = all(camera.state != "connecting" or camera.reason is not None for camera in cameras)
             self._settled = tried or any(camera.state == "live" for camera in cameras)
         return self._settled and not self.draining

@@ -43,7 +43,7 @@ class PipelineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         cameras = list(self._pipeline.cameras.values())
         statuses = [camera.status() for camera in cameras]
-        detectors = {"default": self._pipeline.detector}
+        detectors = {name: batcher.detector for name, batcher in self._pipeline.batchers.items()}
         yield InfoMetricFamily("lookout_build", "What runs.", value={"version": version("lookout")})
         yield from _frames(cameras, statuses)
         yield _ages(cameras)

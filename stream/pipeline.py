@@ -65,6 +65,11 @@ class Pipeline:
         return sum(batcher.run_seconds for batcher in self.batchers.values())
 
     @property
+    def alive(self) -> bool:
+        """False: a detector thread has died, which only a new start mends."""
+        return all(batcher.alive for batcher in self.batchers.values())
+
+    @property
     def fault(self) -> str | None:
         """Why a model last failed; None while all work."""
         faults = {name: batcher.fault for name, batcher in self.batchers.items() if batcher.fault}

@@ -131,7 +131,11 @@ def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
     async def about() -> dict[str, Any]:
         """What runs: the version, and each detector by name with its model, device and classes."""
         detectors = {name: _about(batcher) for name, batcher in pipeline.batchers.items()}
-        return {"version": app.version, "detectors": detectors, "fault": pipeline.fault and redact(pipeline.fault)}
+        return {
+            "version": app.version,
+            "detectors": detectors,
+            "fault": pipeline.fault and redact(pipeline.fault),
+        }
 
     @app.get("/api/cameras")
     async def cameras() -> list[dict[str, Any]]:

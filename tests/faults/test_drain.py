@@ -53,8 +53,9 @@ async def test_viewers_are_told_and_the_process_ends_with_0(
             wait_for("STOPPING=1", supervisor)
             await peer.wait_for(lambda peer: byes and peer.connection.connectionState == "closed", 10)
             print(f"told after {time.monotonic() - began:.2f} s")
-            with pytest.raises(httpx.TransportError):
-                await http.get("/healthz")
+            with pytest.raises(httpx.TransportError):  # nobody is let in any more
+                while time.monotonic() < began + 10:
+                    assert (await http.get("/readyz")).status_code == 503
             await peer.close()
         assert process.wait(10) == 0
         print(f"ended after {time.monotonic() - began:.2f} s")

@@ -117,13 +117,13 @@ def test_names_are_by_the_guide(pipeline: Pipeline) -> None:
             assert name.endswith(UNITS), f"{name} says no unit"
 
 
-def test_cameras_that_are_gone_leave_nothing_behind(pipeline: Pipeline) -> None:
-    gone = pipeline.cameras.pop("down")
-    try:
-        assert 'camera="down"' not in exposition(pipeline).decode()
-        assert 'camera="demo"' in exposition(pipeline).decode()
-    finally:
-        pipeline.cameras["down"] = gone
+def test_cameras_come_and_go_between_two_scrapes(pipeline: Pipeline) -> None:
+    pipeline.remove("down")
+    pipeline.put("new", CameraConfig(source="whip"))
+    text = exposition(pipeline).decode()
+    assert 'camera="down"' not in text
+    assert 'camera="demo"' in text
+    assert 'lookout_camera_state{camera="new",state="connecting"} 1.0' in text
 
 
 def test_a_histogram_counts_by_inclusive_bounds() -> None:

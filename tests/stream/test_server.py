@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Iterator
 
@@ -16,8 +17,7 @@ from pydantic import SecretStr
 from starlette.testclient import WebSocketDenialResponse
 
 from stream.app import listen
-from stream.camera import Camera
-from stream.config import AppConfig, CameraConfig, EncoderConfig, ServerConfig
+from stream.config import AppConfig, CameraConfig, ServerConfig
 from stream.detector import Detector
 from stream.errors import UsageError
 from stream.pipeline import Pipeline
@@ -104,19 +104,38 @@ def test_it_is_ready_once_every_camera_was_tried_until_it_drains(detector: Detec
     cameras = {"down": CameraConfig(source="rtsp://127.0.0.1:1/none"), "phone": CameraConfig(source="whip")}
     pipeline = Pipeline(AppConfig(cameras=cameras), detector)
     app = create_app(pipeline, ServerConfig())
-    with TestClient(app, base_url="http://127.0.0.1") as client:
+    with (
+        TestClient(app, base_url="http://127.0.0.1") as client,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+    ):
         assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
         pipeline.start()
         try:
             assert wait_for(client, "/readyz").json() == {"status": "ready"}
-            pipeline.cameras["new"] = Camera(
-                "new", CameraConfig(source="demo"), EncoderConfig(), (), pipeline.tracking, list
+            new = pipeline.put(
+                "new", CameraConfig(source=f"rtsp://127.0.0.1:{silent.getsockname()[1]}/never")
             )
+            assert new.status().state == "connecting"
             assert client.get("/readyz").status_code == 200, "a camera that is added takes nobody away"
             app.state.health.draining = True
             assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
         finally:
-            del pipeline.cameras["new"]
+            pipeline.stop()
+        assert client.get("/healthz").status_code == 200, "what was told to end did not die"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_it_has_to_be_restarted_when_a_detector_thread_died(detector: Detector) -> None:
+    pipeline = Pipeline(AppConfig(cameras={"demo": CameraConfig(source="demo")}), detector)
+    (batcher,) = pipeline.batchers.values()
+    with TestClient(create_app(pipeline, ServerConfig()), base_url="http://127.0.0.1") as client:
+        pipeline.start()
+        try:
+            wait_for(client, "/api/cameras/demo/snapshot.jpg")
+            assert client.get("/healthz").status_code == 200
+            batcher._collecting_s = sys.exit  # type: ignore[method-assign, assignment]
+            assert wait_for(client, "/healthz", status=503).json() == {"status": "failing"}
+        finally:
             pipeline.stop()
 
 
