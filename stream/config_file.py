@@ -24,7 +24,9 @@ from stream.redaction import remember, url_secrets
 from stream.references import Unresolved, resolve
 
 _HIDDEN = {"token", "credential", "secret"}
-_SHOWN = (["server", "host"], ["server", "port"])  # no secrets, even by reference: the address is printed
+# Places that hold no secrets, even by reference: what is there is printed.
+_SHOWN_SECTIONS = ("log", "detector", "detectors", "encoder")
+_SHOWN_KEYS = (["server", "host"], ["server", "port"])
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -138,7 +140,7 @@ class _Resolved:
         except Unresolved as fault:
             self.faults.append((path, str(fault)))
             return text
-        if path not in _SHOWN:
+        if path[0] not in _SHOWN_SECTIONS and path not in _SHOWN_KEYS:
             remember(values)
         return resolved
 

@@ -7,7 +7,9 @@ leaves), and so does every WebSocket. Knows nothing of cameras.
 from __future__ import annotations
 
 import hmac
+import logging
 import math
+from collections import Counter
 from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,11 +21,14 @@ from stream.config import is_loopback
 from stream.errors import redact
 from stream.limits import TOO_MUCH, Buckets, announces_too_much, bounded, client_of
 
+log = logging.getLogger(__name__)
+
 COOKIE = "lookout_token"
 PROBES = ("/healthz", "/readyz")
 
 # Generous: a wall of 64 cameras that opens at once needs about three requests each.
 REQUESTS_AT_ONCE, REQUESTS_PER_S = 300, 50
+MOST_UNDER_WAY = 64  # who takes no answers in must not take every connection
 # A weak token must not be found by trying: after ten wrong ones, one in five seconds.
 ATTEMPTS_AT_ONCE, ATTEMPTS_PER_S = 10, 0.2
 
@@ -44,25 +49,33 @@ class Guard:
         self._app = app
         self._token = token
         self._allow_origins = frozenset(origin.lower() for origin in allow_origins)
+        self._under_way: Counter[str] = Counter()
         self._requests = Buckets(REQUESTS_AT_ONCE, REQUESTS_PER_S)
         self._attempts = Buckets(ATTEMPTS_AT_ONCE, ATTEMPTS_PER_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        answer = self._answer(HTTPConnection(scope), client_of(scope)) or self._app
-        if scope["type"] == "http":
-            receive, send = bounded(receive), _with_policy(scope["path"], send)
-        return await answer(scope, receive, send)
+        client = client_of(scope)
+        answer = self._answer(HTTPConnection(scope), client) or self._app
+        if scope["type"] != "http":
+            return await answer(scope, receive, send)
+        self._under_way[client] += 1
+        try:
+            await answer(scope, bounded(receive), _with_policy(scope["path"], send))
+        finally:
+            self._under_way[client] -= 1
+            if not self._under_way[client]:
+                del self._under_way[client]
 
     def _answer(self, asked: HTTPConnection, client: str) -> Response | None:
         """What is said instead of going on, or None."""
-        if not self._requests.take(client):
-            return _later("too many requests from this address", self._requests.wait_s(client))
         if announces_too_much(asked.scope):
             return JSONResponse({"error": TOO_MUCH}, 413, {"Connection": "close"})
-        if asked.url.path in PROBES:
+        if asked.url.path in PROBES:  # they cost nothing, and a flood of others must not have us restarted
             return None
+        if self._under_way[client] >= MOST_UNDER_WAY or not self._requests.take(client):
+            return _later("too many requests from this address", self._requests.wait_s(client))
         if asked.scope["type"] == "websocket" and not self._is_welcome(asked.headers):
             host, origin = (redact(asked.headers.get(name, ""))[:80] for name in ("host", "origin"))
             reason = (
@@ -89,6 +102,7 @@ class Guard:
             return None if enters is None else _entered(offered, asked.url.scheme == "https")
         if offered:
             self._attempts.take(client)
+            log.warning("a wrong token from %s", client)
         reason = "a token is required: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN once"
         return JSONResponse({"error": reason}, 401, {"WWW-Authenticate": "Bearer"})
 

@@ -104,7 +104,10 @@ TOO_MUCH = f"expected a body of at most {MAX_BODY_BYTES} bytes, got more"
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP, which by itself waits for ever for the rest of a request's headers (slowloris)."""
+    """uvicorn's HTTP, which by itself waits for ever for the rest of a request's headers (slowloris).
+
+    Or for the rest of a body that nobody reads any more.
+    """
 
     _giving_up: asyncio.TimerHandle | None = None
 
@@ -121,8 +124,10 @@ class PatientProtocol(H11Protocol):
         self._relax()
 
     def _watch(self) -> None:
-        """The clock runs from the first moment until the headers are complete."""
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+        """The clock runs from the first moment until the headers are complete, and again after an early answer."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        late = self.conn.their_state is h11.IDLE or (self.conn.their_state is h11.SEND_BODY and answered)
+        if not late or self.transport.is_closing():
             self._relax()
         elif self._giving_up is None:
             self._giving_up = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)

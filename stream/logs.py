@@ -80,8 +80,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """A camera that is down says the same for months: each line once in ``QUIET_S``, then with how often it came.
+    """What may come without end: each line once in ``QUIET_S``, then with how often it came.
 
+    A camera that is down says the same for months, and strangers can have uvicorn say things as fast as they ask.
     The least recent of ``MOST_REMEMBERED`` lines is forgotten, and so written again.
     """
 
@@ -91,7 +92,7 @@ class RepeatFilter(logging.Filter):
         self._written: OrderedDict[tuple[str, int, str], tuple[float, int]] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if _camera(record) is None:
+        if _camera(record) is None and not record.name.startswith("uvicorn"):
             return True
         message, now = record.getMessage(), monotonic()
         key = record.name, record.levelno, message

@@ -101,6 +101,15 @@ def test_a_line_that_repeats_is_written_once_in_ten_minutes(monkeypatch: pytest.
         assert repeats.filter(record("no camera: %s", "x")), "what is about no camera is always written"
 
 
+def test_strangers_cannot_flood_the_log() -> None:
+    repeats = RepeatFilter()
+    invalid = [
+        logging.LogRecord("uvicorn.error", logging.WARNING, "", 1, "Invalid HTTP request received.", (), None)
+        for _ in range(100)
+    ]
+    assert sum(map(repeats.filter, invalid)) == 1
+
+
 def test_what_the_filter_remembers_is_bounded() -> None:
     repeats = RepeatFilter()
     for number in range(5000):
