@@ -38,6 +38,13 @@ def client(pipeline: Pipeline) -> Iterator[TestClient]:
 
 
 @pytest.fixture
+def frugal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request a client."""
+    monkeypatch.setattr(guard, "REQUESTS_AT_ONCE", 1)
+    monkeypatch.setattr(guard, "REQUESTS_PER_S", 0.01)
+
+
+@pytest.fixture
 def port(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Of a real server as ``lookout watch`` makes it, impatient."""
     monkeypatch.setattr(limits, "HEADERS_TIMEOUT_S", 0.5)
@@ -130,6 +137,15 @@ def test_a_token_cannot_be_guessed_by_trying(pipeline: Pipeline) -> None:
     assert (late.status_code, 1 <= int(late.headers["retry-after"]) <= 5) == (429, True)
 
 
+def test_behind_a_proxy_each_client_is_itself(frugal: None, port: int) -> None:
+    def seen(forwarded: str) -> bytes:
+        head = f"GET /api/none HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: {forwarded}\r\nConnection: close\r\n\r\n"
+        return say(port, head.encode())[9:12]
+
+    codes = {address: [seen(address) for _ in range(2)] for address in ("192.0.2.1", "192.0.2.2")}
+    assert codes == {"192.0.2.1": [b"404", b"429"], "192.0.2.2": [b"404", b"429"]}
+
+
 def test_a_bucket_fills_again_and_the_table_is_bounded() -> None:
     now = 0.0
     buckets = Buckets(burst=2, per_s=0.5, clock=lambda: now)
@@ -174,15 +190,19 @@ def test_who_is_slow_is_cut_off_and_who_is_not_stays(port: int) -> None:
     patient.close()
 
 
+def drip(connection: socket.socket) -> None:
+    for _ in range(200):
+        connection.sendall(b"y")
+        time.sleep(0.05)
+
+
 def test_a_body_that_nobody_reads_is_not_waited_for(port: int) -> None:
     head = b"POST /api/cameras/none HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(head)
         assert connection.recv(65536).startswith(b"HTTP/1.1 405 ")
         with pytest.raises(ConnectionError):  # reset, as more comes than it wants
-            for _ in range(200):
-                connection.sendall(b"y")
-                time.sleep(0.05)
+            drip(connection)
 
 
 def test_who_takes_no_answers_in_does_not_take_every_connection(pipeline: Pipeline) -> None:
