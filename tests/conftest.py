@@ -7,12 +7,18 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from export.catalogue import DEFAULT, resolve_model
 from stream.detector import Detector
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LOOKOUT_SHARED", ROOT.parent / "shared"))
+
+
+# A loaded machine takes its time, which is no fault of what is tested.
+settings.register_profile("lookout", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lookout")
 
 
 @pytest.fixture(scope="session")
