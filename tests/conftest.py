@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -19,6 +23,18 @@ SHARED = Path(os.environ.get("LOOKOUT_SHARED", ROOT.parent / "shared"))
 # A loaded machine takes its time, which is no fault of what is tested.
 settings.register_profile("lookout", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lookout")
+
+
+@pytest.fixture
+def log_kept() -> Iterator[None]:
+    """For tests that run the command in this process, which sets up its log and what is told of uncaught errors."""
+    root, hooks = logging.getLogger(), (sys.excepthook, threading.excepthook)
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

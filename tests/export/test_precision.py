@@ -263,6 +263,7 @@ def test_half_precision_weights_are_left_as_they_are(tmp_path: Path) -> None:
         export_model(path, tmp_path / "out.onnx", wishes=Wishes(names=NAMES), precision="int8")
 
 
+@pytest.mark.usefixtures("log_kept")
 def test_options_of_the_command(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["export", "lookout-nano", "--out", str(tmp_path / "out.onnx")]
     assert main([*given, "--precision", "int8", "--data", "truth.json"]) == 2
