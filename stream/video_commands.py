@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.errors import UsageError
+from stream.logs import configure_logging
 
 Say = Callable[[str], None]
 Settings = dict[str, dict[str, object]]
@@ -89,6 +90,7 @@ def _watch(say: Say, options: argparse.Namespace) -> None:
         config = config_from_sources(options.source, settings, camera)
     else:
         raise UsageError("expected a SOURCE or --config FILE; try: lookout watch demo")
+    configure_logging(config.log)
     watch(config, say)
 
 

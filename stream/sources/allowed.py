@@ -8,6 +8,7 @@ own ways to get from an allowed source to another (playlists, redirects) end at 
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ _DEVICE = re.compile(r"(/dev/video)?[0-9]{1,4}")
 def check_source(source: str, allowed: Sequence[str]) -> None:
     """Let ``source`` pass if ``allowed`` has its scheme (in any case), its word, or a folder that it lies in.
 
-    Files count by their real paths, symbolic links resolved, as they are at this moment: whoever may write to
-    an allowed folder decides what is played from there.
+    Files and folders of pictures count by their real paths, symbolic links resolved, as they are at this moment:
+    whoever may write to an allowed folder decides what is played from there. Patterns, which could follow links,
+    are not for callers, nor are files that are called like one.
 
     Raises:
         SignallingError: 403, it is none of those; says what is allowed.
@@ -56,6 +58,8 @@ def _is_allowed(source: str, allowed: Sequence[str]) -> bool:
 def _is_inside(path: str, allowed: Sequence[str]) -> bool:
     """Whether an absolute path, without steps up, really lies in one of the folders."""
     if not path.startswith("/") or "\0" in path or ".." in PurePosixPath(path).parts:
+        return False
+    if glob.has_magic(path):
         return False
     real = os.path.realpath(path)
     folders = (os.path.realpath(folder) for folder in allowed if folder.startswith("/"))

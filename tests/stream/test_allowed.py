@@ -62,7 +62,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("folders")
     for name in ("clips", "clips/more", "clips-not", "private"):
         (top / name).mkdir()
-    for name in ("clips/a.mp4", "clips/more/b.mp4", "clips-not/c.mp4", "private/d.mp4", "clips/ü %41.mp4"):
+    for name in (
+        "clips/a.mp4",
+        "clips/more/b.mp4",
+        "clips-not/c.mp4",
+        "private/d.mp4",
+        "clips/ü %41.mp4",
+        "clips/[a].mp4",
+    ):
         (top / name).touch()
     (top / "clips/out.mp4").symlink_to(top / "private/d.mp4")
     (top / "clips/away").symlink_to(top / "private")
