@@ -21,6 +21,7 @@ from stream.encode import check_h264
 from stream.errors import UsageError, redact
 from stream.health import Health
 from stream.limits import PatientProtocol
+from stream.live_config import LiveConfig
 from stream.pipeline import Pipeline
 from stream.server import create_app
 from stream.sources import PUBLISHED, source_kind
@@ -40,8 +41,8 @@ MOST_OTHER_CONNECTIONS = 256
 """Besides one a viewer; whoever comes then gets 503."""
 
 
-def watch(config: AppConfig, say: Say) -> None:
-    """Run the live app until Ctrl-C or SIGTERM.
+def watch(config: AppConfig, say: Say, path: Path | None = None) -> None:
+    """Run the live app until Ctrl-C or SIGTERM; ``path`` is the file that ``config`` came from.
 
     Raises:
         LookoutError: the port, the model or the device cannot be had; cameras never raise.
@@ -60,7 +61,7 @@ def watch(config: AppConfig, say: Say) -> None:
             where = f" (publish to /whip/{name})" if camera.source == PUBLISHED else ""
             say(f"camera {name}: {redact(camera.source)}{where}, overlay {camera.overlay}")
         say(f"open    {address(config.server, listener)}")
-        asyncio.run(serve(pipeline, config.server, listener))
+        asyncio.run(serve(pipeline, config, listener, path))
     finally:
         listener.close()
 
@@ -130,12 +131,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def serve(pipeline: Pipeline, config: ServerConfig, listener: socket.socket) -> None:
+async def serve(
+    pipeline: Pipeline, config: AppConfig, listener: socket.socket, path: Path | None = None
+) -> None:
     """Serve until a signal; then viewers, cameras and threads end within about two seconds."""
-    api = create_app(pipeline, config)
-    server = Server(api, config)
+    live = LiveConfig(config, pipeline, path)
+    api = create_app(pipeline, config.server, live)
+    server = Server(api, config.server)
     pipeline.start()
     telling = asyncio.create_task(keep_told(api.state.health))
+    watching = asyncio.create_task(live.watch())
     stopping = asyncio.create_task(_stop_with(server, pipeline, api.state.health))
     try:
         await server.serve(sockets=[listener])
@@ -143,7 +148,8 @@ async def serve(pipeline: Pipeline, config: ServerConfig, listener: socket.socke
         server.should_exit = True
         await stopping
         telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(telling, watching, return_exceptions=True)
 
 
 async def _stop_with(server: Server, pipeline: Pipeline, health: Health) -> None:

@@ -97,6 +97,16 @@ def config_from_sources(
     return _validate({**settings, "cameras": cameras}, "command line")
 
 
+def camera_of(camera_id: str, camera: Mapping[str, Any], config: AppConfig) -> CameraConfig:
+    """A camera that a caller of the API gives: its values stand for themselves, references are none.
+
+    Raises:
+        ConfigError: its name, a key or a value is wrong, or it names a detector that ``config`` has not.
+    """
+    document = {"cameras": {camera_id: camera}, "detectors": {name: {} for name in config.detectors}}
+    return _validate(document, "request").cameras[camera_id]
+
+
 def override(config: AppConfig, settings: Mapping[str, Mapping[str, object]]) -> AppConfig:
     """``config`` with single values replaced, section by section, and validated again."""
     document = config.model_dump()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from time import time
@@ -20,15 +19,16 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from stream.annotate import class_colour
 from stream.batching import Batcher
-from stream.config import ServerConfig
+from stream.cameras_api import cameras_router
+from stream.config import AppConfig, ServerConfig
 from stream.errors import LookoutError, SignallingError, redact
 from stream.guard import Guard
 from stream.health import Health
+from stream.live_config import LiveConfig
 from stream.metrics import exposition
 from stream.pipeline import Pipeline
 from stream.webrtc.ice import ice_servers
@@ -38,8 +38,12 @@ from stream.webrtc.whip import WhipService
 WEB = Path(__file__).parent / "web"
 
 
-def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
-    """The ASGI application. It owns the viewers' and publishers' sessions, not the pipeline."""
+def create_app(pipeline: Pipeline, config: ServerConfig, live: LiveConfig | None = None) -> FastAPI:
+    """The ASGI application. It owns the viewers' and publishers' sessions, not the pipeline.
+
+    ``live`` takes changes of the cameras; None: those that no file holds.
+    """
+    live = live or LiveConfig(AppConfig(server=config, cameras={}), pipeline)
     whep = WhepService(
         camera_for=pipeline.camera,
         max_viewers=config.max_viewers,
@@ -69,6 +73,7 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
     app.state.health = Health(pipeline)
     app.include_router(whep.router)
     app.include_router(whip.router)
+    app.include_router(cameras_router(pipeline, live))
     token = None if config.token is None else config.token.get_secret_value().encode()
     app.add_middleware(Guard, token=token, allow_origins=config.allow_origins)
     if config.allow_origins:  # after the guard, so around it: a browser asks first, without a token
@@ -79,7 +84,7 @@ def create_app(pipeline: Pipeline, config: ServerConfig) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "If-Match"],
             expose_headers=["Location", "ETag", "Link", "Accept-Patch", "Retry-After"],
         )
-    _add_api(app, pipeline)
+    _add_api(app, pipeline, live)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
 
     _add_refusals(app)
@@ -122,7 +127,7 @@ def _about(batcher: Batcher) -> dict[str, Any]:
     }
 
 
-def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
+def _add_api(app: FastAPI, pipeline: Pipeline, live: LiveConfig) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html")
@@ -135,24 +140,8 @@ def _add_api(app: FastAPI, pipeline: Pipeline) -> None:
             "version": app.version,
             "detectors": detectors,
             "fault": pipeline.fault and redact(pipeline.fault),
+            "config_fault": live.fault,
         }
-
-    @app.get("/api/cameras")
-    async def cameras() -> list[dict[str, Any]]:
-        """Every camera with its state, rates and counters."""
-        return [asdict(camera.status()) for camera in pipeline.cameras.values()]
-
-    @app.get("/api/cameras/{camera_id}")
-    async def camera(camera_id: str) -> dict[str, Any]:
-        return asdict(pipeline.camera(camera_id).status())
-
-    @app.get("/api/cameras/{camera_id}/snapshot.jpg", response_class=Response)
-    async def snapshot(camera_id: str) -> Response:
-        """The newest detected picture with its boxes."""
-        jpeg = await run_in_threadpool(pipeline.camera(camera_id).snapshot)
-        if jpeg is None:
-            raise SignallingError(f"camera {camera_id!r} has not shown a picture yet; try again", 503, 1)
-        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:

@@ -91,7 +91,7 @@ def _watch(say: Say, options: argparse.Namespace) -> None:
     else:
         raise UsageError("expected a SOURCE or --config FILE; try: lookout watch demo")
     configure_logging(config.log)
-    watch(config, say)
+    watch(config, say, options.config)
 
 
 def add_detect(commands: Any, say: Say) -> None:

@@ -1,0 +1,122 @@
+"""A camera written into, or taken out of, a YAML file, whose comments, order and references stay.
+
+Knows nothing of cameras that run.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.util import load_yaml_guess_indent
+
+from stream.config import AppConfig
+from stream.config_file import config_of, read_document
+from stream.errors import ConfigError
+from stream.references import Unresolved, literal, resolve
+
+_WIDE = 4096  # no line is broken that was none
+
+
+def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) -> AppConfig:
+    """Write a camera into the file, or take it out.
+
+    Args:
+        path: of a configuration; replaced at once, so that nobody reads half of it.
+        camera_id: its key under ``cameras``.
+        camera: its keys and values, in which ``${`` stands for itself; None takes it out. A value that is
+            there already, if only by a reference, is left as it is written.
+
+    Returns:
+        What the file says now.
+
+    Raises:
+        ConfigError: the file is wrong as it is, or cannot be written.
+    """
+    document = read_document(path)
+    config_of(document, str(path))  # what is wrong already is told, and not made worse
+    cameras = document.get("cameras")
+    if camera is None:
+        cameras.pop(camera_id, None)
+    else:
+        _set(cameras, camera_id, camera)
+    config = config_of(document, str(path))
+    _replace(path, _text(path, document))
+    return config
+
+
+def _set(cameras: Any, camera_id: str, camera: Mapping[str, Any]) -> None:
+    written = cameras.get(camera_id)
+    if not isinstance(written, Mapping):
+        cameras[camera_id] = {key: _literal(value) for key, value in camera.items()}
+        return
+    kept: Any = written
+    for key in [key for key in kept if key not in camera]:
+        del kept[key]
+    for key, value in camera.items():
+        if key not in kept or _meant(kept[key]) != value:
+            kept[key] = _literal(value)
+
+
+def _meant(written: Any) -> Any:
+    """What a value in the file stands for."""
+    if isinstance(written, str):
+        with suppress(Unresolved):
+            return resolve(written)[0]
+    return written
+
+
+def _literal(value: Any) -> Any:
+    """A value as it has to be written to stand for itself."""
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, Mapping):
+        return {key: _literal(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(each) for each in value]
+    return value
+
+
+def _text(path: Path, document: Any) -> str:
+    """The document in the manner of the file: its indentation and quotes."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = _WIDE
+    _, indent, offset = load_yaml_guess_indent(path.read_text(encoding="utf-8"))
+    if indent:
+        yaml.indent(mapping=2, sequence=indent, offset=offset or 0)
+    text = io.StringIO()
+    yaml.dump(document, text)
+    return text.getvalue()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Give the file another content, whole or not at all.
+
+    Raises:
+        ConfigError: the disk or the folder does not take it.
+    """
+    real = Path(os.path.realpath(path))  # a link stays a link
+    scratch = None
+    try:
+        handle, scratch = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(real, scratch)
+        os.replace(scratch, real)
+    except OSError as error:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}); expected a file in a folder that this user may "
+            "write to (mount the folder, not the file alone); the change is in force, but not saved"
+        ) from error

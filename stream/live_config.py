@@ -1,0 +1,181 @@
+"""``LiveConfig``: the configuration in force, and changes of its cameras while they run.
+
+Changes come from callers of the API and from the file, which is watched. Only cameras change; what else is
+edited in the file takes effect at the next start, and that is said. A change touches no camera but its own.
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stream.config import AppConfig, CameraConfig
+from stream.config_edit import save_camera
+from stream.config_file import camera_of, load_config
+from stream.errors import ConfigError, LookoutError, SignallingError, redact
+from stream.pipeline import Pipeline
+from stream.sources import source_kind
+from stream.sources.allowed import check_source
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5  # an edit is taken once the file has stayed as it is for so long
+MOST_CAMERAS = 256
+
+Document = Mapping[str, Any]
+"""A camera's keys and values, as in the file."""
+
+
+class LiveConfig:
+    """For the event loop's thread alone.
+
+    Args:
+        config: in force at the start.
+        pipeline: whose cameras are changed.
+        path: the file that ``config`` came from; None: there is none.
+
+    ``fault`` says why the newest edit of the file was refused; None once it is in force.
+    """
+
+    def __init__(self, config: AppConfig, pipeline: Pipeline, path: Path | None = None) -> None:
+        self.fault: str | None = None
+        self._config = config
+        self._pipeline = pipeline
+        self._path = path
+        self._filed = config.cameras if path else {}  # as the file had them when it was last right
+        self._seen = _signature(path)
+        self._changing = asyncio.Lock()
+
+    async def put(self, camera_id: str, camera: Document, *, save: bool) -> bool:
+        """Add a camera, or give one that is there another configuration; True: it was added.
+
+        Raises:
+            SignallingError: 403, its source is not allowed; 409, it cannot be saved; 422, a value is wrong.
+        """
+        async with self._changing:
+            added = camera_id not in self._pipeline.cameras
+            if added and len(self._pipeline.cameras) >= MOST_CAMERAS:
+                raise SignallingError(f"there are {MOST_CAMERAS} cameras, the most there may be", 409)
+            config = self._checked(camera_id, camera)
+            self._refuse_unsaveable(save)
+            if added or config != self._pipeline.camera(camera_id).config:
+                await asyncio.to_thread(self._pipeline.put, camera_id, config)
+                log.info("camera %s: %s through the API", camera_id, "added" if added else "changed")
+            if save:
+                await self._save(camera_id, camera)
+            return added
+
+    async def change(self, camera_id: str, changes: Document, *, save: bool) -> None:
+        """Give a camera other values of some keys; null gives one its default.
+
+        Raises:
+            SignallingError: as ``put``; 404, there is no such camera.
+        """
+        given = self._pipeline.camera(camera_id).config.model_dump(exclude_defaults=True)
+        await self.put(
+            camera_id,
+            {key: value for key, value in {**given, **changes}.items() if value is not None},
+            save=save,
+        )
+
+    async def remove(self, camera_id: str, *, save: bool) -> None:
+        """End a camera and forget it.
+
+        Raises:
+            SignallingError: 404, there is no such camera; 409, the file cannot be changed.
+        """
+        async with self._changing:
+            self._pipeline.camera(camera_id)
+            self._refuse_unsaveable(save)
+            await asyncio.to_thread(self._pipeline.remove, camera_id)
+            log.info("camera %s: removed through the API", camera_id)
+            if save:
+                await self._save(camera_id, None)
+
+    async def watch(self) -> None:
+        """Take edits of the file, for ever."""
+        before = self._seen
+        while self._path is not None:
+            await asyncio.sleep(POLL_S)
+            now = await asyncio.to_thread(_signature, self._path)
+            if now == before != self._seen:
+                self._seen = now
+                await self._reload(self._path)
+            before = now
+
+    def _checked(self, camera_id: str, camera: Document) -> CameraConfig:
+        try:
+            config = camera_of(camera_id, camera, self._config)
+            current = self._pipeline.cameras.get(camera_id)
+            if current is None or current.config.source != config.source:
+                check_source(config.source, self._config.server.allow_sources)
+            source_kind(config.source)
+        except SignallingError:
+            raise
+        except LookoutError as error:
+            raise SignallingError(str(error), 422) from None
+        return config
+
+    def _refuse_unsaveable(self, save: bool) -> None:
+        if save and self._path is None:
+            raise SignallingError("there is no file to save to: lookout was started without --config", 409)
+
+    async def _save(self, camera_id: str, camera: Document | None) -> None:
+        assert self._path is not None
+        try:
+            saved = await asyncio.to_thread(save_camera, self._path, camera_id, camera)
+        except ConfigError as error:
+            raise SignallingError(str(error), 409) from None
+        self._filed = saved.cameras
+        self._seen = _signature(self._path)
+
+    async def _reload(self, path: Path) -> None:
+        async with self._changing:
+            try:
+                config = await asyncio.to_thread(load_config, path)
+                for camera in config.cameras.values():
+                    source_kind(camera.source)
+            except LookoutError as error:
+                self.fault = redact(str(error))
+                log.error("the edited configuration is refused, what was in force stays: %s", self.fault)
+                return
+            self.fault = None
+            filed, self._filed = self._filed, config.cameras
+            for name in dict.fromkeys([*filed, *config.cameras]):
+                if filed.get(name) != config.cameras.get(name):
+                    await self._follow(name, config.cameras.get(name))
+            self._tell_what_waits(config)
+
+    async def _follow(self, name: str, camera: CameraConfig | None) -> None:
+        """Bring one camera in line with the file."""
+        current = self._pipeline.cameras.get(name)
+        if camera is None:
+            if current is not None:
+                await asyncio.to_thread(self._pipeline.remove, name)
+                log.info("camera %s: removed from %s", name, self._path)
+        elif camera.detector not in self._pipeline.batchers:
+            log.warning("camera %s: its detector %s is there after the next start", name, camera.detector)
+        elif current is None or current.config != camera:
+            await asyncio.to_thread(self._pipeline.put, name, camera)
+            log.info("camera %s: %s in %s", name, "added" if current is None else "changed", self._path)
+
+    def _tell_what_waits(self, config: AppConfig) -> None:
+        sections = set(AppConfig.model_fields) - {"cameras"}
+        waiting = sorted(name for name in sections if getattr(config, name) != getattr(self._config, name))
+        if waiting:
+            log.warning("%s: edits of %s take effect at the next start", self._path, ", ".join(waiting))
+
+
+def _signature(path: Path | None) -> tuple[int, int, int] | None:
+    """What differs once a file has been written or replaced; None: it is not there."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
