@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.util import load_yaml_guess_indent
 
 from stream.config import AppConfig
 from stream.config_file import config_of, read_document
@@ -23,6 +23,9 @@ from stream.errors import ConfigError
 from stream.references import Unresolved, literal, resolve
 
 _WIDE = 4096  # no line is broken that was none
+_AFTER_KEY = r":[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*"
+_NESTED = re.compile(rf"^[\w-]+{_AFTER_KEY}( +)[^\s#-]", re.MULTILINE)
+_LISTED = re.compile(rf"^( *)[\w-]+{_AFTER_KEY}( *)(- +)\S", re.MULTILINE)
 
 
 def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) -> AppConfig:
@@ -87,11 +90,13 @@ def _literal(value: Any) -> Any:
 def _text(path: Path, document: Any) -> str:
     """The document in the manner of the file: its indentation and quotes."""
     yaml = YAML()
-    yaml.preserve_quotes = True
     yaml.width = _WIDE
-    _, indent, offset = load_yaml_guess_indent(path.read_text(encoding="utf-8"))
-    if indent:
-        yaml.indent(mapping=2, sequence=indent, offset=offset or 0)
+    written = path.read_text(encoding="utf-8")
+    if nested := _NESTED.search(written):
+        yaml.map_indent = len(nested[1])
+    if listed := _LISTED.search(written):
+        dash = len(listed[2]) - len(listed[1])
+        yaml.sequence_dash_offset, yaml.sequence_indent = dash, dash + len(listed[3])
     text = io.StringIO()
     yaml.dump(document, text)
     return text.getvalue()

@@ -50,7 +50,9 @@ def read_document(path: Path) -> Any:
             raise ConfigError(
                 f"{path}: larger than {MAX_CONFIG_BYTES} bytes; expected a lookout YAML configuration"
             )
-        document = YAML().load(path.read_text(encoding="utf-8"))
+        yaml = YAML()
+        yaml.preserve_quotes = True  # for who writes it again
+        document = yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); expected a YAML configuration"

@@ -97,9 +97,10 @@ class Publication:
 
 
 class Inlet:
-    """The one place at which a camera can be published to, taken or free."""
+    """The one place at which a camera can be published to, taken or free. ``closed``: the camera is no more."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._changed = threading.Condition()
         self._publication: Publication | None = None
 

@@ -83,6 +83,10 @@ class _Publishing(Session[PublisherPeer]):
     def _joined(self) -> None:
         self._inlet.connect(self._publication)
 
+    def _tended(self, silent_s: float) -> None:
+        if self._inlet.closed:
+            self.end("the camera was removed or changed")
+
     def _left(self, reason: str) -> None:
         if reason in ("left", "connection closed"):
             why = "the publisher left"
