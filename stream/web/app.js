@@ -26,7 +26,7 @@ const device = new Device(document.querySelector(".device"));
 /** What runs, by the name of the detector: its model, device, and the names and colours of its classes. */
 let detectors = {};
 let polls = 0;
-let fault = "";
+let faults = [];
 
 const screen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -157,7 +157,7 @@ async function poll() {
     reconcile(cameras);
     if (document.body.hasAttribute("data-cut-off")) onScreen.forEach((tile) => tile.welcome());
     if (polls++ % ABOUT_EVERY === 0) await about();
-    say(fault && `The detector fails, so pictures come without boxes: ${fault}`);
+    say(faults.join(" "));
     await Promise.all([...onScreen].map((tile) => tile.measure()));
   } catch (error) {
     const away = error instanceof TypeError || error.name === "TimeoutError";
@@ -170,7 +170,10 @@ async function poll() {
 
 async function about() {
   const app = await ask("api/app");
-  fault = app.fault ?? "";
+  faults = [
+    app.fault && `The detector fails, so pictures come without boxes: ${app.fault}`,
+    app.config_fault && `The edited configuration is refused, what was in force stays: ${app.config_fault}`,
+  ].filter(Boolean);
   detectors = app.detectors;
   tiles.forEach((tile) => (tile.detectors = detectors));
   const all = Object.values(detectors);
