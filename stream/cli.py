@@ -185,9 +185,10 @@ def _add_bench(commands: Any) -> None:
             command.add_argument("--seconds", type=float, help="how long to measure")
         if name not in ("viewers", "joins", "boxes"):
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
+        if name in ("precision", "cameras"):
+            command.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
         if name == "precision":
             command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")
-            command.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
             _add_annotated(command, "measures the AP that fp16 and int8 cost")
         command.set_defaults(run=_bench)
 
@@ -271,7 +272,9 @@ def _bench(options: argparse.Namespace) -> None:
     model = resolve_model(getattr(options, "model", DEFAULT))
     if options.benchmark != "contract":  # which adapts it, and runs both
         model = ensure_contract(model, _say)
-    more = {}
+    more: dict[str, Any] = {}
+    if options.benchmark == "cameras":
+        more = {"device": options.device}
     if options.benchmark == "precision":
         more = {"device": options.device, "pictures": options.pictures, "annotated": _annotated(options)}
     result = run(options.benchmark, str(model), getattr(options, "seconds", None), **more)

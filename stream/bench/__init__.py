@@ -10,6 +10,7 @@ BENCHMARKS = {
     "viewers": "sender CPU per viewer-second",
     "joins": "what a thousand viewers leave behind, half of them killed",
     "boxes": "whether boxes drawn by the browser are those of the frame that it shows",
+    "cameras": "the detector's rate with one to eight cameras, and whether each gets its share",
     "growth": "frame age and drops while the detector is slower than the camera",
     "precision": "speed and accuracy of int8 and float16 against float32",
     "contract": "what pre- and postprocessing in the graph add to a stranger's bare model",
@@ -17,7 +18,7 @@ BENCHMARKS = {
 
 
 def run(benchmark: str, model: str, seconds: float | None, **more: Any) -> dict[str, Any]:
-    """Run one of ``BENCHMARKS``; ``seconds`` of None takes its own default; ``more`` is for ``precision``."""
+    """Run one of ``BENCHMARKS``; ``seconds`` of None takes its own default; ``more`` is for those that take more."""
     length: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
     if benchmark == "pipeline":
         from stream.bench import pipeline
@@ -27,6 +28,10 @@ def run(benchmark: str, model: str, seconds: float | None, **more: Any) -> dict[
         from stream.bench import latency
 
         return latency.run(model=model, **length)
+    if benchmark == "cameras":
+        from stream.bench import cameras
+
+        return cameras.run(model=model, **length, **more)
     if benchmark == "growth":
         from stream.bench import growth
 
