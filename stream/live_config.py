@@ -75,7 +75,7 @@ class LiveConfig:
         Raises:
             SignallingError: as ``put``; 404, there is no such camera.
         """
-        given = self._pipeline.camera(camera_id).config.model_dump(exclude_defaults=True)
+        given = self._pipeline.camera(camera_id).config.model_dump(mode="json", exclude_defaults=True)
         await self.put(
             camera_id,
             {key: value for key, value in {**given, **changes}.items() if value is not None},
