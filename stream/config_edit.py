@@ -17,7 +17,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stream.config import AppConfig
+from stream.config import AppConfig, CameraConfig
 from stream.config_file import config_of, read_document
 from stream.errors import ConfigError
 from stream.references import Unresolved, literal, resolve
@@ -41,16 +41,24 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
         What the file says now.
 
     Raises:
-        ConfigError: the file is wrong as it is, or cannot be written.
+        ConfigError: the file is wrong as it is, cannot be written, or takes this camera's keys for others, too.
     """
     document = read_document(path)
-    config_of(document, str(path))  # what is wrong already is told, and not made worse
+    wanted = {**config_of(document, str(path)).cameras}
+    wanted.pop(camera_id, None)
+    if camera is not None:
+        wanted[camera_id] = CameraConfig.model_validate(camera)
     cameras = document.get("cameras")
     if camera is None:
         cameras.pop(camera_id, None)
     else:
         _set(cameras, camera_id, camera)
     config = config_of(document, str(path))
+    if config.cameras != wanted:  # YAML's anchors and merge keys
+        raise ConfigError(
+            f"{path}: cameras there take keys over from one another, so that camera {camera_id} cannot be saved by "
+            "itself; edit the file by hand; the change is in force, but not saved"
+        )
     _replace(path, _text(path, document))
     return config
 
@@ -62,7 +70,8 @@ def _set(cameras: Any, camera_id: str, camera: Mapping[str, Any]) -> None:
         return
     kept: Any = written
     for key in [key for key in kept if key not in camera]:
-        del kept[key]
+        with suppress(KeyError):  # taken over from another camera
+            del kept[key]
     for key, value in camera.items():
         if key not in kept or _meant(kept[key]) != value:
             kept[key] = _literal(value)

@@ -31,7 +31,9 @@ def test_reads_a_whole_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_configurations_that_people_copy_are_valid(path: Path) -> None:
+def test_the_configurations_that_people_copy_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOKOUT_TOKEN", "FRONT_PASSWORD"):
+        monkeypatch.setenv(name, "from the environment".replace(" ", "-"))
     assert load_config(path).cameras
 
 

@@ -302,6 +302,20 @@ def test_whatever_is_saved_is_read_back(
     assert name not in YAML().load(path.read_text())["cameras"]
 
 
+def test_what_others_take_over_is_not_changed_under_them(path: Path) -> None:
+    text = "cameras:\n  a: &a {source: demo, stall_s: 9}\n  b: {<<: *a, loop: false}\n"
+    path.write_text(text)
+    for name, camera in [
+        ("a", {"source": "demo", "stall_s": 8}),
+        ("b", {"source": "demo", "loop": False}),
+    ]:
+        with pytest.raises(ConfigError, match="cannot be saved by itself"):
+            save_camera(path, name, camera)
+        assert path.read_text() == text
+    save_camera(path, "b", {"source": "demo", "stall_s": 9, "loop": True})
+    assert load_config(path).cameras["b"].loop
+
+
 def test_a_folder_that_takes_nothing_is_told(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
         save_camera(path.parent / "other.yaml", "a", {"source": "demo"})
