@@ -53,13 +53,14 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
         cameras.pop(camera_id, None)
     else:
         _set(cameras, camera_id, camera)
-    config = config_of(document, str(path))
+    text = _text(path, document)
+    config = config_of(YAML().load(text), str(path))  # as it will be read, not as it was put together
     if config.cameras != wanted:  # YAML's anchors and merge keys
         raise ConfigError(
             f"{path}: cameras there take keys over from one another, so that camera {camera_id} cannot be saved by "
             "itself; edit the file by hand; the change is in force, but not saved"
         )
-    _replace(path, _text(path, document))
+    _replace(path, text)
     return config
 
 
