@@ -386,6 +386,7 @@ def _size(frame: Frame) -> tuple[int, int]:
 
 
 def describe(info: SourceInfo) -> str:
-    """One line about an opened source: backend, codec, size, rate."""
+    """One line about an opened source: backend and why that one, codec, size, rate."""
     rate = f" @ {info.frame_rate:.3g} fps" if info.frame_rate else ""
-    return f"{info.backend}, {info.codec} {info.width}x{info.height}{rate}"
+    why = f" ({info.reason})" if info.reason else ""
+    return f"{info.backend}{why}, {info.codec} {info.width}x{info.height}{rate}"

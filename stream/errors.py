@@ -17,6 +17,7 @@
     │   ├── SourceUnauthorised       401, 403
     │   ├── SourceNotFound           404, no such file, no such device
     │   ├── NoVideo                  opened, but there is no video in it
+    │   ├── CodecUnsupported         its video is of a kind that nothing here decodes
     │   ├── SourceTimeout            no answer, or no frame for too long
     │   ├── NothingPublished         it is published to, and nobody does
     │   └── SourceBroken             it was playing and then failed to decode
@@ -32,6 +33,7 @@ from stream.redaction import redact
 
 __all__ = [
     "ArtifactError",
+    "CodecUnsupported",
     "ConfigError",
     "DeviceUnavailable",
     "LookoutError",
@@ -83,6 +85,12 @@ class SourceNotFound(SourceError):
 
 class NoVideo(SourceError):
     reason = "no video"
+
+
+class CodecUnsupported(SourceError):
+    """It is video, of a kind that nothing here decodes."""
+
+    reason = "codec unsupported"
 
 
 class SourceTimeout(SourceError):

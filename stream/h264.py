@@ -40,3 +40,17 @@ def is_annex_b(data: bytes) -> bool:
 def unit_types(stream: bytes) -> set[int]:
     """The types of the NAL units of an Annex-B byte stream."""
     return {unit[0] & 0x1F for unit in split_annex_b(stream)}
+
+
+def has_b_slices(stream: bytes) -> bool:
+    """Whether a slice of an Annex-B byte stream is a B slice (H.264 7.3.3: slice_type 1 or 6)."""
+    return any(_slice_type(unit) % 5 == 1 for unit in split_annex_b(stream) if unit[0] & 0x1F in (1, IDR))
+
+
+def _slice_type(unit: bytes) -> int:
+    """The second number of a slice's header, after first_mb_in_slice; both are Exp-Golomb codes (H.264 9.1)."""
+    bits = "".join(f"{byte:08b}" for byte in unit[1:9].replace(b"\0\0\3", b"\0\0"))
+    for _ in range(2):
+        zeros = len(bits) - len(bits.lstrip("0"))
+        value, bits = int(bits[zeros : 2 * zeros + 1] or "1", 2) - 1, bits[2 * zeros + 1 :]
+    return value

@@ -1,7 +1,7 @@
 """Where pictures come from: ``open_source`` turns what a user wrote into a ``Source``.
 
-One file a backend: ``pyav.py`` (files, network, V4L2 devices), ``images.py``, ``published.py``,
-``synthetic.py``. It knows nothing of reconnecting, detection or what the pictures are for.
+One file a backend: ``pyav.py`` and ``gstreamer.py`` (files, network, V4L2 devices), ``images.py``,
+``published.py``, ``synthetic.py``. It knows nothing of reconnecting, detection or what the pictures are for.
 """
 
 from __future__ import annotations
@@ -11,17 +11,28 @@ import threading
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
-from stream.errors import NoVideo, SourceNotFound, UsageError, redact
+from stream.errors import (
+    CodecUnsupported,
+    DeviceUnavailable,
+    NoVideo,
+    SourceNotFound,
+    UsageError,
+    redact,
+)
 from stream.sources.base import Source, SourceInfo, SourceOptions
 from stream.sources.clock import Ending
 from stream.sources.detached import DetachedSource
+from stream.sources.faults import GSTREAMER_REMEDY
 from stream.sources.images import ImagesSource, is_pattern, is_pictures
 from stream.sources.published import PublishedSource
 from stream.sources.pyav import Input, PyavSource
 from stream.sources.synthetic import SyntheticSource, parse_synthetic
+
+if TYPE_CHECKING:
+    from stream.sources.gstreamer import GStreamerSource
 
 __all__ = [
     "PUBLISHED",
@@ -63,9 +74,13 @@ def open_source(
     Raises:
         UsageError: ``url`` is none of these.
         SourceError: a subclass that says why it cannot be opened (``stream/errors.py``).
-        DeviceUnavailable: FFmpeg here has no support for this protocol.
+        DeviceUnavailable: FFmpeg or, where it was asked for, GStreamer has no support for this here.
     """
     options = options or SourceOptions()
+    if options.backend == "gstreamer" and options.hwaccel != "none":
+        raise UsageError(
+            f"{redact(url)}: hwaccel: {options.hwaccel} is for backend pyav; GStreamer takes what hardware there is"
+        )
     kind = source_kind(url)
     if options.start_s and kind not in ("demo", "file"):
         raise UsageError(f"{redact(url)}: only a file can begin at {options.start_s:g} s; leave start_s out")
@@ -81,7 +96,7 @@ def open_source(
     if kind == "device":
         return _open_device(Path(f"/dev/video{url}" if url.isdecimal() else url), options, stop)
     if kind == "network":
-        return _detached(_network_input(url, options), options, stop)
+        return _open_live("network", _network_input(url, options), options, stop)
     assert path is not None
     return _open_file(path, options, stop)
 
@@ -154,13 +169,24 @@ def _open_file(path: Path, options: SourceOptions, stop: threading.Event | None)
         return ImagesSource(path, options, stop)
     if path.is_file() and path.stat().st_size == 0:
         raise NoVideo(f"{path}: the file is empty (0 bytes); expected a video file")
-    return PyavSource(Input(str(path.absolute()), str(path), is_file=True), options, Ending(stop))
+    if options.backend != "gstreamer":  # auto: FFmpeg seeks and loops exactly, and no camera waits for it
+        return PyavSource(Input(str(path.absolute()), str(path), is_file=True), options, Ending(stop))
+    if options.start_s or (options.loop and options.pace != "lossless"):
+        raise UsageError(
+            f"{path}: with backend gstreamer a file is played once, from its start; set loop: false and "
+            "leave out start_s, or take backend pyav"
+        )
+    gstreamer = _gstreamer()
+    return DetachedSource(
+        lambda ending: gstreamer("file", str(path), options, ending), str(path), options, stop
+    )
 
 
 def _open_device(path: Path, options: SourceOptions, stop: threading.Event | None) -> Source:
     if not path.exists():
         raise SourceNotFound(f"{path}: there is no such camera; `lookout sources` lists those that are there")
-    return _detached(Input(str(path), str(path), format="v4l2", sender_paces=True), options, stop)
+    source = Input(str(path), str(path), format="v4l2", sender_paces=True)
+    return _open_live("device", source, options, stop)
 
 
 # What FFmpeg may use on the way to a source. A playlist, an SDP or a redirect names what it likes: never a local
@@ -195,5 +221,52 @@ def _network_input(url: str, options: SourceOptions) -> Input:
     return Input(url, name, settings=settings, sender_paces=scheme in ("rtmp", "rtmps", "srt"))
 
 
-def _detached(source: Input, options: SourceOptions, stop: threading.Event | None) -> Source:
-    return DetachedSource(lambda ending: PyavSource(source, options, ending), source.name, options, stop)
+def _open_live(
+    kind: Literal["network", "device"], source: Input, options: SourceOptions, stop: threading.Event | None
+) -> Source:
+    """By the backend that was asked for; ``auto`` takes GStreamer if a picture comes of it.
+
+    What the camera itself says no to is not tried again with PyAV, which would hear the same.
+    """
+    gstreamer, lacking = None, ""
+    if (
+        options.hwaccel != "none"
+    ):  # PyAV's: GStreamer takes hardware by itself, and not a kind that is asked for
+        lacking = f"as hwaccel is {options.hwaccel}" if options.backend == "auto" else ""
+    elif options.backend != "pyav":
+        try:
+            gstreamer = (
+                _gstreamer()
+            )  # not in the source's thread: the first time ever takes GStreamer seconds
+        except DeviceUnavailable as unavailable:
+            if options.backend == "gstreamer":
+                raise
+            lacking = str(unavailable)
+
+    def open_it(ending: Ending) -> Source:
+        reason = lacking
+        if gstreamer is not None:
+            try:
+                return gstreamer(kind, source.address, options, ending)
+            except (DeviceUnavailable, CodecUnsupported) as unable:
+                if options.backend == "gstreamer":
+                    raise
+                reason = str(unable).removeprefix(f"{source.name}: ")
+        opened = PyavSource(source, options, ending)
+        opened.info = replace(opened.info, reason=reason)
+        return opened
+
+    return DetachedSource(open_it, source.name, options, stop)
+
+
+def _gstreamer() -> type[GStreamerSource]:
+    """The source that can only be imported where GStreamer is.
+
+    Raises:
+        DeviceUnavailable: it is not; says the remedy.
+    """
+    try:
+        from stream.sources.gstreamer import GStreamerSource
+    except (ImportError, ValueError, OSError) as reason:
+        raise DeviceUnavailable(f"no GStreamer here ({reason}); {GSTREAMER_REMEDY}") from None
+    return GStreamerSource

@@ -12,6 +12,7 @@ import av
 
 from stream.errors import SourceNotFound
 from stream.sources import demo_clip
+from stream.sources.faults import GSTREAMER_REMEDY
 
 _V4L2 = Path("/sys/class/video4linux")
 
@@ -79,13 +80,14 @@ def _pyav() -> Offer:
 
 
 def _gstreamer() -> Offer:
-    """Whether GStreamer can be imported; no source uses it yet."""
+    """Whether GStreamer can be imported, what it lacks, and which decoders it has in hardware."""
     try:
-        import gi
-
-        gi.require_version("Gst", "1.0")
-        from gi.repository import Gst
-    except (ImportError, ValueError) as reason:
-        return Offer("backend", "gstreamer", f"not installed: {reason}", available=False)
-    Gst.init(None)
-    return Offer("backend", "gstreamer", f"{Gst.version_string()}, found but not used yet", available=False)
+        from stream.sources.gstreamer_graph import Gst, hardware_decoders, missing_elements
+    except (ImportError, ValueError, OSError) as reason:
+        return Offer("backend", "gstreamer", f"not here ({reason}); {GSTREAMER_REMEDY}", available=False)
+    version, missing = Gst.version_string(), missing_elements()
+    if missing:
+        detail = f"{version}, without {', '.join(missing)}; {GSTREAMER_REMEDY}"
+        return Offer("backend", "gstreamer", detail, available=False)
+    hardware = ", ".join(hardware_decoders()) or "none"
+    return Offer("backend", "gstreamer", f"{version}; decoders in hardware: {hardware}")

@@ -1,4 +1,4 @@
-"""PyAV's and FFmpeg's errors, as lookout's own.
+"""PyAV's and FFmpeg's errors, as lookout's own, and what to do where GStreamer is missing.
 
 Only the error's kind and FFmpeg's fixed text for it are used: its file name and log may hold a
 password. It knows nothing of how a source is opened.
@@ -21,6 +21,11 @@ from stream.errors import (
     SourceTimeout,
     SourceUnauthorised,
     SourceUnreachable,
+)
+
+GSTREAMER_REMEDY = (
+    "on Debian: apt install gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good "
+    'gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav, and pip install "PyGObject<3.52"'
 )
 
 _UNREACHABLE = {

@@ -23,9 +23,11 @@ _PROFILES = {
     "Constrained Baseline": Profile.BASELINE,
     "Main": Profile.MAIN,
     "High": Profile.HIGH,
+    "Progressive High": Profile.HIGH,
+    "Constrained High": Profile.HIGH,
 }
-_B_PICTURES = "this camera's H.264 has B-frames, which no browser shows over WebRTC"
-_INTERLACED = "this camera's H.264 is interlaced, which no browser shows over WebRTC"
+B_PICTURES = "this camera's H.264 has B-frames, which no browser shows over WebRTC"
+INTERLACED = "this camera's H.264 is interlaced, which no browser shows over WebRTC"
 
 
 class Tap:
@@ -33,7 +35,7 @@ class Tap:
 
     def __init__(self, stream: VideoStream) -> None:
         self._stream = stream
-        self._refusal = _B_PICTURES if stream.codec_context.has_b_frames else ""
+        self._refusal = B_PICTURES if stream.codec_context.has_b_frames else ""
         self._filter: BitStreamFilterContext | None = None
         stream.codec_context.flags |= Flags.copy_opaque
 
@@ -42,12 +44,8 @@ class Tap:
         """The profile of what it gives, or in words why it gives nothing. Pictures seen may change it."""
         codec = self._stream.codec_context
         if codec.name != "h264":
-            return f"this camera's stream is {codec.name.upper()}, and only H.264 can be passed on"
-        if self._refusal:
-            return self._refusal
-        profile = _PROFILES.get(codec.profile or "")
-        known = ", ".join(_PROFILES)
-        return f"this camera's H.264 is {codec.profile}; expected {known}" if profile is None else profile
+            return not_h264(codec.name)
+        return self._refusal or profile_named(codec.profile or "")
 
     def mark(self, packet: Packet[VideoStream]) -> None:
         """Have the picture that this packet will give carry the packet's access unit.
@@ -65,9 +63,9 @@ class Tap:
     def unit(self, picture: VideoFrame, time_s: float, captured_at: float) -> AccessUnit | None:
         """The access unit of a picture; None if its packet was not marked, or cannot be passed on."""
         if picture.pict_type == PictureType.B:
-            self._refusal = _B_PICTURES
+            self._refusal = B_PICTURES
         elif picture.interlaced_frame:
-            self._refusal = _INTERLACED
+            self._refusal = INTERLACED
         if picture.opaque is None or self._refusal:
             return None
         data, keyframe = cast(tuple[bytes, bool], picture.opaque)
@@ -80,3 +78,13 @@ class Tap:
         if IDR in types and SPS not in types and is_annex_b(header):
             data = header + data  # RTSP tells them in its SDP alone
         return data, IDR in types
+
+
+def profile_named(name: str) -> Profile | str:
+    """The profile by its name in the standard, such as "Constrained Baseline"; in words, why it is none of ours."""
+    profile = _PROFILES.get(name)
+    return f"this camera's H.264 is {name}; expected Baseline, Main or High" if profile is None else profile
+
+
+def not_h264(codec: str) -> str:
+    return f"this camera's stream is {codec.upper()}, and only H.264 can be passed on"

@@ -350,8 +350,12 @@ async def test_the_payload_type_is_one_that_decodes_it(tmp_path: Path) -> None:
 
 
 @needs_gstreamer
-async def test_a_camera_that_comes_back_goes_on_and_one_that_changed_ends_its_viewers(tmp_path: Path) -> None:
-    with RtspServer("synthetic:320x180@30") as server, playing(server.url, max_backoff_s=0.5) as camera:
+@pytest.mark.parametrize("backend", ["pyav", "gstreamer"])
+async def test_a_camera_that_comes_back_goes_on_and_one_that_changed_ends_its_viewers(backend: str) -> None:
+    with (
+        RtspServer("synthetic:320x180@30") as server,
+        playing(server.url, backend=backend, max_backoff_s=0.5) as camera,
+    ):
         await shown(camera)
         hub, viewer = camera.source_hub(), Collector()
         hub.join(viewer)

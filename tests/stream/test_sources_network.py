@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,10 +26,26 @@ from stream.errors import (
     SourceUnreachable,
 )
 from stream.frames import Frame
-from stream.sources import Source, SourceOptions, open_source
+from stream.sources import Source, SourceOptions
+from stream.sources import open_source as open_by_any
 from tests.rtsp_server import Codec, RtspServer, missing
 
 needs_gstreamer = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+Open = Callable[..., Source]
+
+
+@pytest.fixture(params=["pyav", pytest.param("gstreamer", marks=needs_gstreamer)])
+def open_source(request: pytest.FixtureRequest) -> Open:
+    """``open_source`` with one backend."""
+
+    def open_it(
+        url: str, options: SourceOptions | None = None, stop: threading.Event | None = None
+    ) -> Source:
+        return open_by_any(url, replace(options or SourceOptions(), backend=request.param), stop)
+
+    return open_it
 
 
 def take(source: Source, count: int) -> list[Frame]:
@@ -53,7 +70,7 @@ def locked_camera(bikes: Path) -> Iterator[RtspServer]:
 
 @needs_gstreamer
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_a_real_clip_over_rtsp(camera: RtspServer, transport: str) -> None:
+def test_a_real_clip_over_rtsp(open_source: Open, camera: RtspServer, transport: str) -> None:
     options = SourceOptions(transport="udp" if transport == "udp" else "tcp", pace="lossless")
     started = time.monotonic()
     source = open_source(camera.url, options)
@@ -71,7 +88,7 @@ def test_a_real_clip_over_rtsp(camera: RtspServer, transport: str) -> None:
 
 @needs_gstreamer
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
-def test_every_frame_from_the_first_is_whole(codec: Codec) -> None:
+def test_every_frame_from_the_first_is_whole(open_source: Open, codec: Codec) -> None:
     with RtspServer("synthetic:640x360@30", codec=codec) as server:
         source = open_source(server.url, SourceOptions(pace="lossless"))
         frames = take(source, 45)  # beyond a second keyframe
@@ -82,7 +99,7 @@ def test_every_frame_from_the_first_is_whole(codec: Codec) -> None:
 
 
 @needs_gstreamer
-def test_a_reader_that_is_slow_gets_the_newest_picture_and_sees_the_gap() -> None:
+def test_a_reader_that_is_slow_gets_the_newest_picture_and_sees_the_gap(open_source: Open) -> None:
     with RtspServer("synthetic:640x360@30") as server:
         source = open_source(server.url)
         take(source, 5)
@@ -96,7 +113,7 @@ def test_a_reader_that_is_slow_gets_the_newest_picture_and_sees_the_gap() -> Non
 
 @needs_gstreamer
 @pytest.mark.parametrize("login", ["", "viewer:wrong-s3cr3t", "nobody:s3cr3t"])
-def test_unauthorised(locked_camera: RtspServer, login: str) -> None:
+def test_unauthorised(open_source: Open, locked_camera: RtspServer, login: str) -> None:
     with pytest.raises(SourceUnauthorised) as caught:
         open_source(locked_camera.url_of("camera", login))
     assert "s3cr3t" not in str(caught.value)
@@ -105,7 +122,9 @@ def test_unauthorised(locked_camera: RtspServer, login: str) -> None:
 
 @needs_gstreamer
 @pytest.mark.parametrize("basic", [False, True])
-def test_authorised_by_digest_and_basic_with_a_difficult_password(bikes: Path, basic: bool) -> None:
+def test_authorised_by_digest_and_basic_with_a_difficult_password(
+    open_source: Open, bikes: Path, basic: bool
+) -> None:
     with RtspServer(bikes, user="viewer", password="s3 c/r:3@t", basic=basic) as server:
         source = open_source(server.url)
         assert len(take(source, 3)) == 3
@@ -113,7 +132,7 @@ def test_authorised_by_digest_and_basic_with_a_difficult_password(bikes: Path, b
 
 
 @needs_gstreamer
-def test_a_path_that_is_not_there_and_one_with_sound_alone(camera: RtspServer) -> None:
+def test_a_path_that_is_not_there_and_one_with_sound_alone(open_source: Open, camera: RtspServer) -> None:
     with pytest.raises(SourceNotFound):
         open_source(camera.url_of("nothing"))
     with pytest.raises(NoVideo):
@@ -121,7 +140,7 @@ def test_a_path_that_is_not_there_and_one_with_sound_alone(camera: RtspServer) -
 
 
 @needs_gstreamer
-def test_a_camera_that_dies_and_comes_back(bikes: Path) -> None:
+def test_a_camera_that_dies_and_comes_back(open_source: Open, bikes: Path) -> None:
     with RtspServer(bikes) as server:
         source = open_source(server.url, SourceOptions(stall_s=3))
         take(source, 3)
@@ -139,7 +158,7 @@ def test_a_camera_that_dies_and_comes_back(bikes: Path) -> None:
 
 @needs_gstreamer
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_a_camera_that_hangs_is_a_timeout(bikes: Path, transport: str) -> None:
+def test_a_camera_that_hangs_is_a_timeout(open_source: Open, bikes: Path, transport: str) -> None:
     options = SourceOptions(transport="udp" if transport == "udp" else "tcp", stall_s=1.0)
     with RtspServer(bikes) as server:
         source = open_source(server.url, options)
@@ -154,7 +173,7 @@ def test_a_camera_that_hangs_is_a_timeout(bikes: Path, transport: str) -> None:
 
 
 @needs_gstreamer
-def test_close_ends_a_read_of_a_hung_camera_at_once(bikes: Path) -> None:
+def test_close_ends_a_read_of_a_hung_camera_at_once(open_source: Open, bikes: Path) -> None:
     with RtspServer(bikes) as server:
         source = open_source(server.url)
         take(source, 3)
@@ -178,34 +197,40 @@ def silent() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
-def test_nobody_listens(scheme: str) -> None:
+def test_nobody_listens(open_source: Open, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(SourceUnreachable, match="refused") as caught:
-        open_source(f"{scheme}://user:s3cr3t@127.0.0.1:{port}/x")
+        open_source(f"{scheme}://user:s3cr3t@127.0.0.1:{port}/x/y")
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_an_unknown_host() -> None:
+def test_an_unknown_host(open_source: Open) -> None:
     with pytest.raises(SourceUnreachable, match="unknown host"):
         open_source("rtsp://no-such-host.invalid/x")
 
 
+def test_an_address_that_is_none(open_source: Open) -> None:
+    for address in ("rtsp://[bad/x", "rtsp://127.0.0.1:99999/x", "http://127.0.0.1:99999/x"):
+        with pytest.raises(SourceError):
+            open_source(address)
+
+
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
-def test_someone_who_never_answers(silent: int, scheme: str) -> None:
+def test_someone_who_never_answers(open_source: Open, silent: int, scheme: str) -> None:
     started = time.monotonic()
     with pytest.raises(SourceTimeout):
-        open_source(f"{scheme}://127.0.0.1:{silent}/x", SourceOptions(open_timeout_s=0.5))
+        open_source(f"{scheme}://127.0.0.1:{silent}/x/y", SourceOptions(open_timeout_s=0.5))
     assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_stop_ends_opening_at_once(silent: int, scheme: str) -> None:
+def test_stop_ends_opening_at_once(open_source: Open, silent: int, scheme: str) -> None:
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     started = time.monotonic()
     with pytest.raises(SourceError):
-        open_source(f"{scheme}://127.0.0.1:{silent}/x", SourceOptions(open_timeout_s=30), stop)
+        open_source(f"{scheme}://127.0.0.1:{silent}/x/y", SourceOptions(open_timeout_s=30), stop)
     assert time.monotonic() - started < 1.2
 
 
@@ -258,19 +283,19 @@ def web(bikes: Path, tmp_path: Path) -> Iterator[str]:
     ("status", "fault"),
     [(401, SourceUnauthorised), (403, SourceUnauthorised), (404, SourceNotFound), (500, SourceError)],
 )
-def test_http_refusals(refusing: str, status: int, fault: type[SourceError]) -> None:
+def test_http_refusals(open_source: Open, refusing: str, status: int, fault: type[SourceError]) -> None:
     with pytest.raises(fault):
         open_source(f"{refusing}/{status}?token=s3cr3t")
 
 
-def test_a_video_on_a_web_server_plays_like_a_file(web: str) -> None:
+def test_a_video_on_a_web_server_plays_like_a_file(open_source: Open, web: str) -> None:
     source = open_source(f"{web}/bikes.ts", SourceOptions(pace="lossless"))
     frames = list(iter(source.read, None))
     source.close()
     assert len(frames) == 250
 
 
-def test_a_web_page_is_no_video(web: str) -> None:
+def test_a_web_page_is_no_video(open_source: Open, web: str) -> None:
     with pytest.raises(NoVideo):
         open_source(f"{web}/")
 
@@ -282,15 +307,17 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n
     "entry",
     ["file://{0}", "{0}", "concat:{0}|{0}", "subfile,,start,0,end,99999999,,:{0}", "crypto:{0}", "file:///etc/passwd"],
 )  # fmt: skip
-def test_a_playlist_cannot_name_what_is_on_this_machine(web: str, tmp_path: Path, entry: str) -> None:
+def test_a_playlist_cannot_name_what_is_on_this_machine(
+    open_source: Open, web: str, tmp_path: Path, entry: str
+) -> None:
     """The clip is there, and could be read."""
     (tmp_path / "list.m3u8").write_text(PLAYLIST.format(entry.format(tmp_path / "bikes.ts")))
     with pytest.raises((NoVideo, SourceError)):
-        open_source(f"{web}/list.m3u8", SourceOptions(pace="lossless")).read()
+        open_source(f"{web}/list.m3u8", SourceOptions(pace="lossless", open_timeout_s=1.0)).read()
 
 
 def test_a_playlist_of_its_own_server_plays_and_the_same_of_this_machine_only_if_ffmpeg_may(
-    web: str, tmp_path: Path
+    open_source: Open, web: str, tmp_path: Path
 ) -> None:
     (tmp_path / "good.m3u8").write_text(PLAYLIST.format("bikes.ts"))
     source = open_source(f"{web}/good.m3u8", SourceOptions(pace="lossless"))
