@@ -153,7 +153,7 @@ class GStreamerSource:
         while not self._ending.is_set():
             self._look_at_bus(graph, opening)
             self._rendered = graph.rendered
-            sample = graph.sink.try_pull_sample(_NOTICE_NS)
+            sample = graph.sink.try_pull_sample(0 if graph.fault is not None else _NOTICE_NS)
             if sample is not None:
                 return sample
             if graph.fault is not None:

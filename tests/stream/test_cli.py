@@ -77,9 +77,14 @@ def test_watch_says_what_it_chose_and_ends_within_two_seconds(how: signal.Signal
 def test_a_credential_is_never_printed() -> None:
     with watching("demo", "rtsp://admin:hunter2@127.0.0.1:1/none?token=hunter2") as (process, address, said):
         wait_for_picture(address, "demo")
+        assert process.stderr is not None
+        for line in process.stderr:  # until the camera that is down is known to be
+            said.append(line)
+            if "unreachable" in line:
+                break
         process.send_signal(signal.SIGINT)
         process.wait(5)
-        text = "".join(said) + process.stderr.read()  # type: ignore[union-attr]
+        text = "".join(said) + process.stderr.read()
     assert "unreachable" in text
     assert "hunter2" not in text
 
