@@ -224,24 +224,11 @@ def _network_input(url: str, options: SourceOptions) -> Input:
 def _open_live(
     kind: Literal["network", "device"], source: Input, options: SourceOptions, stop: threading.Event | None
 ) -> Source:
-    """By the backend that was asked for; ``auto`` takes GStreamer if a picture comes of it.
+    """By the backend that was asked for; ``auto`` takes GStreamer if hardware may decode and a picture comes of it.
 
     What the camera itself says no to is not tried again with PyAV, which would hear the same.
     """
-    gstreamer, lacking = None, ""
-    if (
-        options.hwaccel != "none"
-    ):  # PyAV's: GStreamer takes hardware by itself, and not a kind that is asked for
-        lacking = f"as hwaccel is {options.hwaccel}" if options.backend == "auto" else ""
-    elif options.backend != "pyav":
-        try:
-            gstreamer = (
-                _gstreamer()
-            )  # not in the source's thread: the first time ever takes GStreamer seconds
-        except DeviceUnavailable as unavailable:
-            if options.backend == "gstreamer":
-                raise
-            lacking = str(unavailable)
+    gstreamer, lacking = _choice(options)
 
     def open_it(ending: Ending) -> Source:
         reason = lacking
@@ -257,6 +244,31 @@ def _open_live(
         return opened
 
     return DetachedSource(open_it, source.name, options, stop)
+
+
+def _choice(options: SourceOptions) -> tuple[type[GStreamerSource] | None, str]:
+    """GStreamer's source if it is to be tried, else None and why not. Takes seconds the first time ever.
+
+    Raises:
+        DeviceUnavailable: it was asked for and is not there.
+    """
+    if options.backend == "gstreamer":
+        return _gstreamer(), ""
+    if options.backend == "pyav":
+        return None, ""
+    if (
+        options.hwaccel != "none"
+    ):  # PyAV's: GStreamer takes hardware by itself, and not a kind that is asked for
+        return None, f"as hwaccel is {options.hwaccel}"
+    try:
+        gstreamer = _gstreamer()
+    except DeviceUnavailable as unavailable:
+        return None, str(unavailable)
+    from stream.sources.gstreamer_graph import hardware_decoders
+
+    if not hardware_decoders():  # in software a frame costs it half as much again as PyAV
+        return None, "GStreamer has no decoder in hardware here"
+    return gstreamer, ""
 
 
 def _gstreamer() -> type[GStreamerSource]:
