@@ -1,110 +1,39 @@
 /**
- * A WHIP publisher (RFC 9725): one POST starts, one DELETE ends, and it starts again by itself when
- * the connection is lost. It knows nothing of cameras, tiles or the page.
+ * A WHIP publisher (RFC 9725): the ``Session`` that sends a stream. It knows nothing of cameras, tiles or the page.
  */
 
-import { CONNECT_WITHIN_MS, LOST_AFTER_MS, gathered, pauseMs, post, remove, serversOf, trickle } from "./whep.js";
+import { Session } from "./session.js";
 
 const CONFLICT = 409;
 const START_KBPS = 1500;
 
-export class WhipPublisher {
-  #url;
+export class WhipPublisher extends Session {
   #stream;
-  #onState;
-  #peer = null;
-  #session = null;
-  #wanted = false;
-  #failures = 0;
-  #timer = 0;
 
   /**
    * @param {string} url  the WHIP endpoint
    * @param {MediaStream} stream  whose video is sent; it is the caller's to stop
    * @param {(state: "idle"|"joining"|"connected"|"waiting"|"refused", reason: string) => void} onState
-   *   "refused" is for good: somebody else publishes there, or this is not to be published to
+   *   "refused": somebody else publishes there, or this is not to be published to
    */
   constructor(url, stream, onState) {
-    this.#url = url;
+    super(url, onState);
     this.#stream = stream;
-    this.#onState = onState;
   }
 
-  start() {
-    if (this.#wanted) return;
-    this.#wanted = true;
-    this.#failures = 0;
-    this.#publish();
-  }
-
-  stop() {
-    if (!this.#wanted) return;
-    this.#wanted = false;
-    this.#leave();
-    this.#onState("idle", "");
-  }
-
-  async #publish() {
-    this.#onState("joining", "");
-    const iceServers = await serversOf(this.#url);
-    if (!this.#wanted) return;
-    const peer = (this.#peer = new RTCPeerConnection({ iceServers }));
+  prepare(peer) {
     const [track] = this.#stream.getVideoTracks();
-    const transceiver = peer.addTransceiver(track, { direction: "sendonly", streams: [this.#stream] });
-    offerLess(transceiver);
-    peer.addEventListener("connectionstatechange", () => this.#follow(peer));
-    this.#timer = setTimeout(() => this.#lose(peer, "no connection"), CONNECT_WITHIN_MS);
-    try {
-      await peer.setLocalDescription();
-      const candidates = iceServers.length ? gathered(peer) : null;
-      const { session, answer } = await post(this.#url, peer.localDescription.sdp);
-      if (this.#peer !== peer) return remove(session);
-      this.#session = session;
-      candidates?.to((candidate) => trickle(session, candidate));
-      await peer.setRemoteDescription({ type: "answer", sdp: sharpAtOnce(answer) });
-    } catch (error) {
-      // After a lost connection the server may still wait for us to come back: that is not somebody else.
-      const ours = error.status === CONFLICT && this.#failures > 0;
-      if (error.status >= 400 && error.status < 500 && !ours) this.#refuse(peer, error.message);
-      else this.#lose(peer, error.message, error.retryAfterMs);
-    }
+    offerLess(peer.addTransceiver(track, { direction: "sendonly", streams: [this.#stream] }));
   }
 
-  #follow(peer) {
-    if (this.#peer !== peer) return;
-    clearTimeout(this.#timer);
-    const state = peer.connectionState;
-    if (state === "connected") {
-      this.#failures = 0;
-      this.#onState("connected", "");
-    } else if (state === "failed" || state === "closed") {
-      this.#lose(peer, "connection lost");
-    } else {
-      const limit = state === "disconnected" ? LOST_AFTER_MS : CONNECT_WITHIN_MS;
-      this.#timer = setTimeout(() => this.#lose(peer, "connection lost"), limit);
-    }
+  answered({ answer }) {
+    return sharpAtOnce(answer);
   }
 
-  #lose(peer, reason, atLeastMs = 0) {
-    if (this.#peer !== peer) return;
-    this.#leave();
-    this.#timer = setTimeout(() => this.#publish(), Math.max(pauseMs(this.#failures++), atLeastMs));
-    this.#onState("waiting", reason);
-  }
-
-  #refuse(peer, reason) {
-    if (this.#peer !== peer) return;
-    this.#wanted = false;
-    this.#leave();
-    this.#onState("refused", reason);
-  }
-
-  #leave() {
-    clearTimeout(this.#timer);
-    this.#peer?.close();
-    this.#peer = null;
-    remove(this.#session);
-    this.#session = null;
+  isFinal(error) {
+    // After a lost connection the server may still wait for us to come back: that is not somebody else.
+    const ours = error.status === CONFLICT && this.failures > 0;
+    return error.status >= 400 && error.status < 500 && !ours;
   }
 }
 

@@ -62,7 +62,7 @@ def test_the_page_reads_link_headers(watch: Callable[..., Any], page: Page) -> N
     )
     with watch("synthetic:320x180@5") as app:
         page.goto(app.url)
-        read = page.evaluate('async (header) => (await import("/web/whep.js")).iceServers(header)', header)
+        read = page.evaluate('async (header) => (await import("/web/session.js")).iceServers(header)', header)
     assert read == [
         {"urls": "stun:a.example.net"},
         {"urls": "turn:b.example.net?transport=udp", "username": "1:x, y", "credential": 'q"\\;,'},
