@@ -1,35 +1,23 @@
-"""One camera: its source, its tracker, what is shown of it. Its faults are its own.
+"""One camera: its tracker, and what is shown of it. Its faults are its own.
 
-A decode thread reads the source and reopens it for ever, with capped exponential backoff and
-jitter; one that is published to waits for its publisher. The detector thread takes the newest
-frame from ``pending`` and gives back detections.
-Hubs (one a rendition) draw and encode while somebody watches; one passes on the camera's own packets.
-Knows nothing of HTTP or aiortc.
+Its ``Connection`` reads the source and reopens it for ever. The detector thread takes the newest frame from
+``pending`` and gives back detections. Hubs (one a rendition) draw and encode while somebody watches; one
+passes on the camera's own packets. Knows nothing of HTTP or aiortc.
 """
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Literal
 
 import cv2
 
 from stream.annotate import Annotator
 from stream.config import CameraConfig, EncoderConfig
-from stream.errors import (
-    LookoutError,
-    NothingPublished,
-    SignallingError,
-    SourceBroken,
-    SourceError,
-    redact,
-)
+from stream.connection import Connection, State
+from stream.errors import SignallingError, redact
 from stream.frames import AccessUnit, Detections, Frame, Tracks
 from stream.h264 import Profile
 from stream.histogram import AGE_BOUNDS_S, Histogram
@@ -37,8 +25,7 @@ from stream.latest import Latest
 from stream.planes import settle_tags
 from stream.rate import Rate, Throttle
 from stream.regions import Regions
-from stream.sources import PUBLISHED, Source, SourceInfo, SourceOptions, open_source
-from stream.sources.clock import CameraClock
+from stream.sources import PUBLISHED
 from stream.sources.inlet import Inlet
 from stream.tracking import Tracker, TrackerParameters
 from stream.webrtc.audience import Audience
@@ -46,12 +33,7 @@ from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import SOURCE, Rendition, lower, offered
 from stream.webrtc.source_hub import SourceHub
 
-log = logging.getLogger(__name__)
-
-State = Literal["connecting", "live", "reconnecting", "ended", "stopped"]
-FIRST_BACKOFF_S = 0.5
 FRESH_S = 2.0  # a detection older than this is not shown on a snapshot
-SETTLED_S = 10.0  # live for this long: the next failure starts from the first backoff again
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +41,18 @@ class CameraStatus:
     """What ``/api/cameras``, the page and the metrics show. Counts are since the app started.
 
     ``frame_age_ms`` is how long ago the newest frame with known objects was captured: it grows when
-    detection falls behind or stops. ``publish_age_ms`` is capture to handed to the viewers.
+    detection falls behind or stops. ``last_picture_age_ms`` is the same of the newest picture. ``publish_age_ms``
+    is capture to handed to the viewers. ``retry_in_s`` is None unless it waits to be tried again.
     """
 
     id: str
     source: str
     state: State
     reason: str | None
+    state_since_s: float
+    retry_in_s: float | None
     backend: str | None
+    backend_reason: str | None
     codec: str | None
     width: int | None
     height: int | None
@@ -75,6 +61,7 @@ class CameraStatus:
     fps: float
     detect_fps: float
     frame_age_ms: float | None
+    last_picture_age_ms: float | None
     publish_age_ms: float | None
     objects: int
     viewers: int
@@ -87,6 +74,7 @@ class CameraStatus:
     forwarded: int
     display_dropped: int
     reconnects: int
+    stalls: int
 
 
 class Camera:
@@ -120,34 +108,25 @@ class Camera:
         self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
         self._tracked_size: tuple[int, int] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read_for_ever, name=f"decode-{camera_id}", daemon=True)
-        self._state: State = "connecting"
-        self._reason: str | None = None
-        self._info: SourceInfo | None = None
-        self._clock = CameraClock()
-        self._decoded = self._missed = self._bad_packets = self._detected = self._reconnects = 0
-        self._last: Frame | None = None
+        self._connection = Connection(camera_id, config, self, self.inlet, self._on_end)
+        self._detected = 0
         self._fps, self._detect_fps = Rate(), Rate()
         self._throttle = Throttle(config.detect_fps)
         self.detect_ages = Histogram(AGE_BOUNDS_S)  # capture to known objects
 
     def start(self) -> None:
-        self._thread.start()
+        self._connection.start()
 
     def request_stop(self) -> None:
         """Tell its threads to end; returns at once."""
-        self._stop.set()
+        self._connection.request_stop()
         self.pending.close()
         for hub in self._all_hubs:
             hub.close()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the decode thread. One that hangs in C is left behind (it is a daemon)."""
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            log.warning("camera %s: its decoder does not end and is left behind", self.id)
+        """Wait until its threads have ended. One that hangs in C is left behind (it is a daemon)."""
+        self._connection.join(timeout_s)
 
     def hub(self, rendition: Rendition) -> Hub:
         """The one encoder that all viewers of a rendition share; made on first use.
@@ -201,7 +180,8 @@ class Camera:
 
     @property
     def _picture_height(self) -> int | None:
-        return None if self._last is None else self._last.picture.height
+        last = self._connection.last
+        return None if last is None else last.picture.height
 
     def detected(self, frame: Frame, detections: Detections) -> Tracks:
         """Take the detections of one frame (called by the detector thread, in order of time)."""
@@ -229,7 +209,7 @@ class Camera:
     def snapshot(self) -> bytes | None:
         """The newest picture as JPEG, with its boxes if it was detected; None before the first."""
         frame, tracks = self._newest or (None, Tracks.empty())
-        last = self._last
+        last = self._connection.last
         if last is None:
             return None
         if frame is None or last.captured_at - frame.captured_at > FRESH_S:
@@ -239,15 +219,18 @@ class Camera:
         return jpeg.tobytes() if encoded else None
 
     def status(self) -> CameraStatus:
-        info, last, hubs, own = self._info, self._last, self._all_hubs, self._source_hub
-        newest = self._newest
+        connection, hubs, own, newest = self._connection, self._all_hubs, self._source_hub, self._newest
+        info, last, condition = connection.info, connection.last, connection.condition
         ages_s = [hub.publish_age_s for hub in hubs if hub.viewers and hub.publish_age_s is not None]
         return CameraStatus(
             id=self.id,
             source=redact(self.config.source),
-            state=self._state,
-            reason=self._reason,
+            state=condition.state,
+            reason=condition.reason,
+            state_since_s=round(monotonic() - condition.since, 1),
+            retry_in_s=None if condition.retry_in_s is None else round(condition.retry_in_s, 1),
             backend=info.backend if info else None,
+            backend_reason=info.reason if info else None,
             codec=info.codec if info else None,
             width=last.picture.width if last else None,
             height=last.picture.height if last else None,
@@ -255,101 +238,29 @@ class Camera:
             detector=self.config.detector,
             fps=round(self._fps.per_second(), 1),
             detect_fps=round(self._detect_fps.per_second(), 1),
-            frame_age_ms=round((monotonic() - newest[0].captured_at) * 1000, 1) if newest else None,
+            frame_age_ms=_age_ms(newest[0]) if newest else None,
+            last_picture_age_ms=_age_ms(last) if last else None,
             publish_age_ms=round(max(ages_s) * 1000, 1) if ages_s else None,
-            objects=len(newest[1]) if newest and self._state == "live" else 0,
+            objects=len(newest[1]) if newest and condition.state == "live" else 0,
             viewers=sum(hub.viewers for hub in hubs),
-            decoded=self._decoded,
-            missed=self._missed,
-            bad_packets=self._bad_packets,
+            decoded=connection.decoded,
+            missed=connection.missed,
+            bad_packets=connection.bad_packets,
             dropped=self.pending.overwritten,
             detected=self._detected,
             encoded=sum(hub.units for hub in hubs if hub is not own),
             forwarded=0 if own is None else own.units,
             display_dropped=sum(hub.dropped for hub in hubs),
-            reconnects=self._reconnects,
+            reconnects=connection.reconnects,
+            stalls=connection.stalls,
         )
 
-    # The decode thread
+    # What the connection's threads call (``stream/connection.py``: ``Receiver``)
 
-    def _read_for_ever(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
-        while not self._stop.is_set():
-            opened_at = monotonic()
-            try:
-                self._read_once()
-                self._state, self._reason = "ended", None
-                break
-            except NothingPublished as error:
-                self._forwards = None
-                self._await_publisher(str(error))
-                continue
-            except LookoutError as error:
-                if self._stop.is_set():
-                    break  # whatever it says, it was we who ended it
-                reason = error.reason if isinstance(error, SourceError) else "failed"
-                self._reason = f"{reason}: {redact(str(error))}"
-                log.warning("camera %s: %s", self.id, self._reason)
-            except Exception as error:  # a fault of ours must not end the camera for good
-                log.exception("camera %s: unexpected %s", self.id, type(error).__name__)
-                self._reason = f"failed: {type(error).__name__}"
-            self._state, self._forwards = "reconnecting", None
-            self._reconnects += 1
-            if monotonic() - opened_at > SETTLED_S:
-                backoff_s = FIRST_BACKOFF_S
-            self._stop.wait(backoff_s * random.uniform(0.8, 1.2))
-            backoff_s = min(2 * backoff_s, self.config.max_backoff_s)
-        self._forwards = None
-        if self._state != "ended":
-            self._state = "stopped"
-        self.pending.close()
-        self.finished.set()
-
-    def _await_publisher(self, why: str) -> None:
-        """Until somebody publishes, or there is more to say. It is no fault: nobody is warned."""
-        assert self.inlet is not None
-        if self._state == "live":
-            self._state = "reconnecting"
-            self._reconnects += 1
-        self._reason = f"waiting: {why}; publish to /whip/{self.id}"
-        log.info("camera %s: %s", self.id, self._reason)
-        self.inlet.wait(why, self._stop)
-
-    def _read_once(self) -> None:
-        """Open the source and read it to its end."""
-        options = SourceOptions(
-            backend=self.config.backend,
-            hwaccel=self.config.hwaccel,
-            transport=self.config.transport,
-            latency_ms=self.config.latency_ms,
-            loop=self.config.loop,
-            start_s=self.config.start_s,
-            pace=self.config.pace,
-            stall_s=self.config.stall_s,
-            inlet=self.inlet,
-        )
-        with closing(open_source(self.config.source, options, self._stop)) as source:
-            self._clock.restart()
-            if self._source_hub is not None:
-                self._source_hub.interrupt()
-            self._info = source.info
-            bad_packets_before = self._bad_packets
-            log.info("camera %s: %s", self.id, describe(source.info))
-            while not self._stop.is_set() and (read := source.read()) is not None:
-                self._pass_on(source)
-                self._take(self._clock.align(read))
-                self._bad_packets = bad_packets_before + source.bad_packets
-            if source.info.live and not self._stop.is_set():
-                raise SourceBroken(f"{redact(self.config.source)}: the stream ended; expected it to go on")
-
-    def _take(self, frame: Frame) -> None:
+    def take(self, frame: Frame) -> None:
         """One frame from the source: to the detector, and where every frame is shown, to the viewers."""
         settle_tags(frame.picture)
-        self._decoded += 1
-        self._missed += 0 if self._last is None else frame.index - self._last.index - 1
-        self._last = frame
         self._fps.tick()
-        self._state, self._reason = "live", None
         if (self.config.detect == "always" or self._watched) and self._throttle.is_due(frame.time_s):
             self.pending.put(frame)
         if self.config.overlay == "smooth" and self._hubs:
@@ -357,20 +268,28 @@ class Camera:
             same_size = _size(frame) == self._tracked_size
             self._show(frame, self._tracker.predict(frame.time_s) if same_size else Tracks.empty())
 
-    def _pass_on(self, source: Source) -> None:
-        """Have the source's own packets come while somebody wants them, or end who can no longer have them."""
-        self._forwards, hub = source.forwards, self._source_hub
-        if hub is not None:
-            hub.supply(self._forwards)
-            source.listener = self._forward if hub.wanted else None
+    def supply(self, forwards: Profile | str | None) -> bool:
+        """Whether somebody wants the source's own packets; who can no longer have them is ended."""
+        self._forwards, hub = forwards, self._source_hub
+        if hub is None:
+            return False
+        if forwards is None:
+            hub.interrupt()
+            return False
+        hub.supply(forwards)
+        return hub.wanted
 
-    def _forward(self, unit: AccessUnit) -> None:
-        """One access unit, from whatever thread reads the source."""
-        hub, time_s = self._source_hub, self._clock.aligned_s(unit.time_s, unit.captured_at)
+    def forward(self, unit: AccessUnit) -> None:
+        """One access unit, from the thread that reads the source."""
+        hub = self._source_hub
         if hub is not None:
             same_size = (unit.width, unit.height) == self._tracked_size
-            tracks = self._tracker.predict(time_s) if same_size else Tracks.empty()
-            hub.forward(replace(unit, time_s=time_s), tracks)
+            tracks = self._tracker.predict(unit.time_s) if same_size else Tracks.empty()
+            hub.forward(unit, tracks)
+
+    def _on_end(self) -> None:
+        self.pending.close()
+        self.finished.set()
 
     @property
     def _watched(self) -> bool:
@@ -385,8 +304,5 @@ def _size(frame: Frame) -> tuple[int, int]:
     return frame.picture.width, frame.picture.height
 
 
-def describe(info: SourceInfo) -> str:
-    """One line about an opened source: backend and why that one, codec, size, rate."""
-    rate = f" @ {info.frame_rate:.3g} fps" if info.frame_rate else ""
-    why = f" ({info.reason})" if info.reason else ""
-    return f"{info.backend}{why}, {info.codec} {info.width}x{info.height}{rate}"
+def _age_ms(frame: Frame) -> float:
+    return round((monotonic() - frame.captured_at) * 1000, 1)

@@ -69,7 +69,8 @@ def open_source(
         url: a path (a folder and a pattern mean pictures), a URL, a device number,
             ``synthetic:WIDTHxHEIGHT@FPS``, ``whip`` or ``demo``.
         options: how to open and play it.
-        stop: when it is set, opening and reading end within about 0.2 s.
+        stop: when it is set, opening and reading end within about 0.2 s; where ``options.watched``, as soon
+            as the library that they wait for comes back.
 
     Raises:
         UsageError: ``url`` is none of these.
@@ -243,6 +244,8 @@ def _open_live(
         opened.info = replace(opened.info, reason=reason)
         return opened
 
+    if options.watched:
+        return open_it(Ending(stop))
     return DetachedSource(open_it, source.name, options, stop)
 
 

@@ -48,6 +48,8 @@ class SourceOptions:
         stall_s: without a picture for so long, reading raises ``SourceTimeout``.
         open_timeout_s: opening takes no longer than this, then raises ``SourceTimeout``.
         inlet: where a publisher's pictures come in, for a source that is published to.
+        watched: whoever reads notices by itself when that takes too long (``stream/connection.py``), so it is
+            read in their own thread, whatever it is.
     """
 
     backend: Literal["auto", "pyav", "gstreamer"] = "auto"
@@ -60,6 +62,7 @@ class SourceOptions:
     stall_s: float = 5.0
     open_timeout_s: float = 5.0
     inlet: Inlet | None = None
+    watched: bool = False
 
 
 class Source(Protocol):

@@ -5,6 +5,7 @@ It knows nothing of containers or codecs.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -89,27 +90,36 @@ class CameraClock:
         return self._last
 
 
-class Ending:
-    """Says that reading is to end: the source was closed, or what it belongs to has ended (``stop``)."""
+class Ending(threading.Event):
+    """Says that reading is to end: the source was closed, or what it belongs to has ended (``stop``).
 
-    def __init__(self, stop: threading.Event | Ending | None = None) -> None:
-        self._closed = threading.Event()
+    It is also where a source shows that it waits of its own accord, as a film that is paced does:
+    ``rested_at`` is when it last did, in monotonic seconds.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        super().__init__()
+        self.rested_at = 0.0
         self._stop = stop
 
-    def set(self) -> None:
-        self._closed.set()
-
     def is_set(self) -> bool:
-        return self._closed.is_set() or (self._stop is not None and self._stop.is_set())
+        return super().is_set() or (self._stop is not None and self._stop.is_set())
 
-    def wait(self, duration_s: float) -> bool:
-        """Sleep for ``duration_s``, or until the end, which is noticed within 0.1 s. True: it is the end."""
-        until = time.monotonic() + duration_s
+    def rest(self) -> None:
+        """Whoever reads here is waiting, and does not hang."""
+        self.rested_at = time.monotonic()
+        if isinstance(self._stop, Ending):
+            self._stop.rest()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Rest for ``timeout`` seconds, or until the end, which is noticed within 0.1 s. True: it is the end."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
         while not self.is_set():
             left_s = until - time.monotonic()
             if left_s <= 0:
                 return False
-            self._closed.wait(min(left_s, _NOTICE_S))
+            self.rest()
+            super().wait(min(left_s, _NOTICE_S))
         return True
 
 

@@ -86,6 +86,7 @@ class Publication:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     break
+                ending.rest()
                 self._changed.wait(min(left_s, _NOTICE_S))
             return self._queue.popleft() if self._queue and not ending.is_set() else None
 

@@ -88,7 +88,7 @@ def test_what_stands_in_the_way_is_said_and_one_may_choose_the_camera(watch: Wat
         button.click()
         expect(status).to_have_text(re.compile("Publishing to whip-2$"))
         wait_until(lambda: app.camera("whip-2")["state"] == "live", 8)
-        assert app.camera("whip")["state"] == "connecting"
+        assert app.camera("whip")["state"] == "waiting"
 
         only = [app.camera("synthetic")]
         page.route("**/api/cameras", lambda route: route.fulfill(json=only))

@@ -37,7 +37,7 @@ def check(seen: list[tuple[int | None, Frame]], at_least: int) -> None:
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
 async def test_what_is_published_becomes_a_camera(detector: Detector, codec: str) -> None:
     async with running(detector) as (app, http):
-        assert app.said("phone") == "connecting: waiting: nobody publishes yet; publish to /whip/phone"
+        assert app.said("phone") == "waiting: nobody publishes yet; publish to /whip/phone"
         publisher = Publisher(http, "phone", codec=codec, sound=True)
         response = await publisher.publish()
         assert response.status_code == 201, response.text
@@ -55,9 +55,7 @@ async def test_what_is_published_becomes_a_camera(detector: Detector, codec: str
         assert status["detected"] > 0
         await publisher.leave()
         assert not [thread for thread in threading.enumerate() if thread.name == "video-decoder"]
-        await until(
-            lambda: app.said("phone") == "reconnecting: waiting: the publisher left; publish to /whip/phone"
-        )
+        await until(lambda: app.said("phone") == "waiting: the publisher left; publish to /whip/phone")
         count = len(app.seen)
         again = Publisher(http, "phone", codec=codec)
         assert (await again.publish()).status_code == 201
@@ -89,7 +87,7 @@ async def test_a_publisher_who_cannot_connect_is_let_go_and_the_camera_says_so(
     monkeypatch.setattr(sessions, "CONNECT_TIMEOUT_S", 0.3)
     async with running(detector) as (app, http):
         assert (await http.post("/whip/phone", content=SENDS, headers=SDP)).status_code == 201
-        says = "connecting: waiting: a publisher could not connect: no connection within 0.3 s"
+        says = "waiting: a publisher could not connect: no connection within 0.3 s"
         await until(lambda: app.said("phone") == f"{says}; publish to /whip/phone")
         assert (await http.post("/whip/phone", content=SENDS, headers=SDP)).status_code == 201
 

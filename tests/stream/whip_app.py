@@ -43,13 +43,13 @@ class Published:
         )
         self.seen: list[tuple[int | None, Frame]] = []  # of the phone: barcode and frame
         phone = self.pipeline.cameras["phone"]
-        take = phone._take
+        take = phone.take
 
         def see(frame: Frame) -> None:
             self.seen.append((barcode.read(views(frame.picture)[0]), frame))
             take(frame)
 
-        phone._take = see  # type: ignore[method-assign]
+        phone.take = see  # type: ignore[method-assign]
         self.api = create_app(self.pipeline, ServerConfig())
 
     def said(self, camera: str) -> str:
