@@ -41,6 +41,7 @@ from stream.sources.probe import PERIOD_S, Probe, asks
 log = logging.getLogger(__name__)
 
 State = Literal["connecting", "live", "stalled", "reconnecting", "waiting", "ended", "stopped"]
+OPEN_TIMEOUT_S = 5.0
 MOST_LEFT_BEHIND = 3  # threads of one source
 _GRACE_S = 0.25  # a source's own word comes first where it has one: it knows more
 _LEAVE_S = 0.5  # for a thread to end that was told to
@@ -203,7 +204,8 @@ class Connection:
     def _outcome(self, reader: _Reader) -> Exception | None:
         """What ended the reading: a fault, or None. Waits for it no longer than it may take."""
         while not self._stop.is_set():
-            if reader.over.wait(reader.patience_s()):
+            # Once it is opened it may take less: look again in time for that.
+            if reader.over.wait(min(reader.patience_s(), self.config.stall_s)):
                 if not self._stop.is_set():
                     return reader.fault
             elif reader.leave():
@@ -374,6 +376,7 @@ def _options(config: CameraConfig, inlet: Inlet | None) -> SourceOptions:
         start_s=config.start_s,
         pace=config.pace,
         stall_s=config.stall_s,
+        open_timeout_s=OPEN_TIMEOUT_S,
         inlet=inlet,
         watched=True,
     )

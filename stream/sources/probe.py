@@ -67,13 +67,14 @@ class Probe(threading.Thread):
 def _address(url: str) -> tuple[str, int, bool] | None:
     """Host, port, and whether it speaks plain RTSP. FFmpeg takes what is before the last @ as credentials."""
     scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     try:
         parts = urlsplit(f"//{authority}")
-        port = parts.port or _PORTS.get(scheme.lower())
+        host, port = parts.hostname, parts.port or _PORTS.get(scheme)
     except ValueError:
         return None
-    return (parts.hostname, port, scheme.lower() == "rtsp") if parts.hostname and port else None
+    return (host, port, scheme == "rtsp") if host and port and scheme in _PORTS else None
 
 
 def _answers(host: str, port: int, is_rtsp: bool) -> bool:
