@@ -23,7 +23,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from stream.errors import DeviceUnavailable, LookoutError, NoVideo, SourceBroken
+from stream.errors import CodecUnsupported, DeviceUnavailable, LookoutError, NoVideo, SourceBroken
 from stream.frames import Frame
 from stream.h264 import Profile
 from stream.planes import as_yuv420p
@@ -247,10 +247,15 @@ def _video_stream(container: InputContainer, source: Input) -> VideoStream:
     One thread decodes at the least cost a picture; frame threads cost a tenth more, and pictures of
     delay, so they are for files whose pictures are too large for one core.
     """
+    unknown = False
     for stream in container.streams.video:
-        cover_art = bool(stream.disposition & Disposition.attached_pic)
+        if stream.disposition & Disposition.attached_pic:
+            continue  # cover art
         codec = stream.codec_context
-        if cover_art or codec is None or codec.name in _TEXT_CODECS:
+        if codec is None:  # PyAV's word for it, whatever its stubs say
+            unknown = True
+            continue
+        if codec.name in _TEXT_CODECS:
             continue
         if source.is_file and not codec.width:
             continue
@@ -261,6 +266,11 @@ def _video_stream(container: InputContainer, source: Input) -> VideoStream:
         if source.sender_paces:
             codec.flags |= Flags.low_delay
         return stream
+    if unknown:
+        raise CodecUnsupported(
+            f"{source.name}: its video is of a kind that the FFmpeg library in use cannot decode; set the camera "
+            "to H.264, H.265 or MJPEG"
+        )
     kinds = {stream.type for stream in container.streams} - {"video"}
     found = f"; there is only {', '.join(sorted(kinds))}" if kinds else ""
     raise NoVideo(

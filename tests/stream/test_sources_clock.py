@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.sources.clock import Ending, Pacer, StreamClock
 
@@ -54,6 +56,37 @@ def test_a_restart_continues_one_step_later() -> None:
     clock.restart()
     second = [clock.seconds(stamp) for stamp in (0.5, 0.54)]
     np.testing.assert_allclose(first + second, [0, 0.04, 0.08, 0.12], atol=1e-9)
+
+
+@given(
+    stamps=st.lists(st.one_of(st.none(), st.floats(-1e7, 1e7)), min_size=2, max_size=60),
+    rate=st.one_of(st.none(), st.floats(0.5, 240)),
+)
+def test_whatever_a_camera_says_time_grows_and_no_gap_is_longer_than_a_real_pause(
+    stamps: list[float | None], rate: float | None
+) -> None:
+    steps = np.diff(seconds(stamps, rate))
+    step_s = 1 / rate if rate else 0.04
+    assert np.all(steps > 0)
+    assert np.all(steps <= step_s + max(10, 4 * step_s) + 1e-6)
+
+
+@given(
+    start=st.floats(-1e6, 1e6),
+    jumps=st.lists(
+        st.tuples(st.integers(1, 20), st.one_of(st.floats(-1e6, -2), st.floats(15, 1e6))),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_between_jumps_a_cameras_own_steps_are_kept(start: float, jumps: list[tuple[int, float]]) -> None:
+    stamps, now = [], start
+    for pictures, jump in jumps:
+        for _ in range(pictures):
+            stamps.append(now)
+            now += 0.04
+        now += jump
+    np.testing.assert_allclose(np.diff(seconds(stamps)), 0.04, atol=1e-6)
 
 
 def test_the_pacer_makes_up_for_short_delays() -> None:
