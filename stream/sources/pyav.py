@@ -194,6 +194,8 @@ class PyavSource:
         fault = None
         try:
             return next(packets, None)
+        except IndexError:  # at the end PyAV stumbles over streams that appeared while it read
+            return None
         except av.FFmpegError as error:
             fault = reading_fault(error, self._input.name, self._options.stall_s)
         raise fault  # outside, so that FFmpeg's message, which may hold a password, is no part of it
