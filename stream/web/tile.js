@@ -12,7 +12,9 @@ import { WhepPlayer } from "./whep.js";
 export const WORDS = {
   connecting: "Connecting",
   live: "Live",
+  stalled: "Stalled",
   reconnecting: "Reconnecting",
+  waiting: "Waiting",
   ended: "Ended",
   stopped: "Stopped",
 };
@@ -34,6 +36,7 @@ export class Tile {
   #connection = "idle";
   #reason = "";
   #connectedAt = 0;
+  #liveAt = 0;
   #reading = false;
   #receiving = false;
   #settling = 0;
@@ -101,11 +104,15 @@ export class Tile {
     if (camera.height !== this.#camera?.height) this.#resized();
     this.#camera = camera;
     this.detectors = this.#detectors;
-    if (came) this.#player.hurry();
+    if (came) {
+      this.#liveAt = performance.now();
+      this.#player.hurry();
+    }
     if (camera.width && camera.height) {
       this.#part(".stage").style.setProperty("--shape", `${camera.width} / ${camera.height}`);
     }
-    if (camera.state !== "live" && !this.#playing && !this.#video.poster) {
+    const pictured = camera.last_picture_age_ms !== null;
+    if (camera.state !== "live" && pictured && !this.#playing && !this.#video.poster) {
       this.#video.poster = `api/cameras/${encodeURIComponent(this.id)}/snapshot.jpg`;
     }
     this.#show();
@@ -198,11 +205,13 @@ export class Tile {
 
   #show() {
     const { title, reason, tone } = this.#condition();
+    const retryS = this.#camera.retry_in_s;
     this.element.dataset.tone = tone;
     this.element.dataset.state = this.#camera.state;
     write(this.#part(".state"), this.#camera.state === "live" && tone !== "live" ? title : WORDS[this.#camera.state]);
     write(this.#part(".notice b"), tone === "live" ? "" : title);
     write(this.#part(".notice span"), tone === "live" ? "" : reason);
+    write(this.#part(".notice small"), retryS === null ? "" : `retrying in ${Math.ceil(retryS)} s`);
     const live = tone === "live" && this.#camera.objects !== null;
     write(this.#part(".objects"), live ? count(this.#camera.objects, "object") : "");
     if (tone !== "live") for (const name of [".fps", ".latency", ".codec", ".detail"]) write(this.#part(name), "");
@@ -212,7 +221,7 @@ export class Tile {
   #condition() {
     const { state, reason } = this.#camera;
     if (state !== "live") {
-      const tone = state === "connecting" || state === "ended" ? "wait" : "down";
+      const tone = ["connecting", "waiting", "ended"].includes(state) ? "wait" : "down";
       return { title: WORDS[state] ?? state, reason: reason ?? "", tone };
     }
     if (this.#connection === "waiting") {
@@ -226,7 +235,7 @@ export class Tile {
     const { state, overlay, fps, detect_fps } = this.#camera;
     if (state !== "live" || this.#connection !== "connected" || document.hidden) return false;
     const rate = overlay === "exact" ? detect_fps : fps;
-    const silentMs = Math.min(this.#meter.silentMs, performance.now() - this.#connectedAt);
+    const silentMs = Math.min(this.#meter.silentMs, performance.now() - Math.max(this.#connectedAt, this.#liveAt));
     const leastMs = this.#receiving ? STARVED_AFTER_MS : FROZEN_AFTER_MS;
     return silentMs > Math.max(leastMs, (1000 * FROZEN_AFTER_FRAMES) / (rate || 1));
   }

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from stream.bench.chromium import wait_for, watching_page
 from tests.browser.live import wait_until
+from tests.rtsp_server import RtspServer, missing
 
 Watch = Callable[..., Any]
 
@@ -33,6 +35,41 @@ def test_a_camera_that_is_down_says_why_and_comes_up_by_itself(
         expect(down).to_have_attribute("data-tone", "live", timeout=20000)
         expect(down.locator(".notice")).not_to_be_visible()
         assert down.locator("video").evaluate("v => v.videoWidth") == 640
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_camera_that_is_away_shows_its_last_picture_dimmed_and_goes_on_in_the_same_session(
+    watch: Watch, page: Page, bikes: Path
+) -> None:
+    joins: list[str] = []
+    page.on("request", lambda request: joins.append(request.url) if request.method == "POST" else None)
+    with RtspServer(bikes) as server, watch(server.url) as app:
+        (camera,) = app.get("api/cameras")
+        page.goto(app.url)
+        tile, video = page.locator(".tile"), page.locator(".tile video")
+        expect(tile).to_have_attribute("data-tone", "live", timeout=20000)
+        expect(video).to_have_css("opacity", "1")
+        server.stop()
+        expect(tile).to_have_attribute("data-tone", "down")
+        expect(video).to_have_css("opacity", "0.35")
+        expect(tile.locator(".notice span")).to_contain_text("unreachable")
+        expect(tile.locator(".notice small")).to_have_text(re.compile(r"retrying in \d+ s"))
+        expect(tile.locator(".state")).to_have_text("Reconnecting")
+        assert video.evaluate("v => v.videoWidth") > 0, "its last picture stays"
+
+        late = page.context.new_page()
+        late.goto(app.url)
+        poster = f"api/cameras/{camera['id']}/snapshot.jpg"
+        expect(late.locator(".tile video")).to_have_attribute("poster", poster)
+        assert late.evaluate(f"fetch('{poster}').then(answer => answer.ok)")
+        late.close()
+
+        server.restart()
+        expect(tile).to_have_attribute("data-tone", "live", timeout=20000)
+        expect(video).to_have_css("opacity", "1")
+        before = page.evaluate("lookout.shown.length")
+        wait_for(page, f"lookout.shown.length > {before + 5}", 20)
+        assert len(joins) == 1
 
 
 def test_closing_the_page_ends_its_session(watch: Watch, browser: Browser) -> None:
