@@ -4,7 +4,8 @@ FFmpeg may block for seconds where nothing can wake it: name lookup, a camera th
 device driver. Here that happens in a daemon thread; opening, ``read`` and ``close`` return in time
 whatever it does. A thread left behind ends by itself as soon as FFmpeg's own timeout passes.
 
-It knows no backend: it is given a function that opens one.
+For who reads a source offline; the live app watches over its own threads (``stream/connection.py``). It knows
+no backend: it is given a function that opens one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sources through PyAV: files, RTSP, RTMP, HTTP, and V4L2 devices.
 
 ``PyavSource`` demuxes and decodes in the thread that reads it. FFmpeg cannot be interrupted from
-outside, so whatever may block for long is put behind ``stream/sources/detached.py``.
+outside: who must not hang with it has it read by another thread (``stream/connection.py``,
+``stream/sources/detached.py``).
 
 It knows nothing of reconnecting: a source that failed is closed and opened anew by its owner.
 """

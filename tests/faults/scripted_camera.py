@@ -143,13 +143,15 @@ def scripted(
     with socket.create_server(("127.0.0.1", 0)) as server:
         threads.append(threading.Thread(target=accept, args=(server,)))
         threads[0].start()
-        yield f"rtsp://127.0.0.1:{server.getsockname()[1]}/camera"
-        over.set()
-        for listening in (server, *clients):
-            with suppress(OSError):
-                listening.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join(5)
+        try:
+            yield f"rtsp://127.0.0.1:{server.getsockname()[1]}/camera"
+        finally:
+            over.set()
+            for listening in (server, *clients):
+                with suppress(OSError):
+                    listening.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(5)
 
 
 def _requests(client: socket.socket) -> Iterator[tuple[str, str]]:

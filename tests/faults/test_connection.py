@@ -202,9 +202,11 @@ def answering(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield server.getsockname()[1], asked
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+        try:
+            yield server.getsockname()[1], asked
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
 
 
 REFUSED = b'RTSP/1.0 401 Unauthorized\r\nCSeq: SEQUENCE\r\nWWW-Authenticate: Basic realm="x"\r\n\r\n'
