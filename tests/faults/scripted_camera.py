@@ -96,10 +96,10 @@ class Line:
     def play(
         self, pictures: list[Coded], rate: int = 30, ticks: Callable[[int], int] = lambda at: at
     ) -> None:
-        """Send them at their speed; ``ticks`` changes their timestamps."""
+        """Send them, twice as fast as they say to save time; ``ticks`` changes their timestamps."""
         began = time.monotonic()
         for number, picture in enumerate(pictures):
-            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            time.sleep(max(0.0, began + number / rate / 2 - time.monotonic()))
             self.send(picture.data, ticks(picture.index * HZ // rate))
 
 

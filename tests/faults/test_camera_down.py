@@ -43,6 +43,7 @@ def test_a_camera_comes_up_late_and_comes_back_after_it_died(server: RtspServer,
     try:
         wait_until(lambda: late.status().state == "reconnecting", "down at start")
         assert "unreachable" in (late.status().reason or "")
+        assert (late.status().last_picture_age_ms, late.status().backend_reason) == (None, None)
         wait_until(lambda: good.status().detected > 5, "the good camera runs meanwhile")
 
         server.restart()
@@ -52,10 +53,14 @@ def test_a_camera_comes_up_late_and_comes_back_after_it_died(server: RtspServer,
 
         server.stop()
         wait_until(lambda: late.status().state == "reconnecting", "noticed that it died")
+        wait_until(lambda: late.status().retry_in_s is not None, "it says when it tries again")
+        wait_until(lambda: late.status().state_since_s > 1, "it says for how long")
+        assert (late.status().last_picture_age_ms or 0) > 1000
         server.restart()
         seen = late.status().detected
         wait_until(lambda: late.status().state == "live" and late.status().detected > seen + 5, "up again")
-        assert good.status().reconnects == 0
+        assert (good.status().reconnects, late.status().stalls) == (0, 0)
+        assert late.status().retry_in_s is None
         assert good.status().state == "live"
     finally:
         began = time.monotonic()

@@ -70,7 +70,8 @@ def release(pipe: Path) -> None:
 def test_openings_that_hang_are_left_behind_three_at_most_until_one_comes_back(
     pipe: Path, film: bytes, short_opening: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with connected(pipe, loop=False, max_backoff_s=0.5) as (door, kept):
+    monkeypatch.setattr(backoff, "FIRST_S", 0.05)
+    with connected(pipe, loop=False, pace="lossless") as (door, kept):
         hung = until(door, lambda now: (now.reason or "").startswith("hung"), "three hang")
         assert (hung.state, hung.retry_in_s, door.reconnects) == ("reconnecting", None, 3)
         hanging = set(decoders())
