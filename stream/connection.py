@@ -164,8 +164,12 @@ class Connection:
     def _supervise(self) -> None:
         try:
             while not self._stop.is_set() and self.condition.state != "ended":
-                if self._may_open():
-                    self._read_once()
+                try:
+                    if self._may_open():
+                        self._read_once()
+                except Exception:  # a fault of ours must not end the camera for good
+                    log.exception("camera %s: unexpected", self.name)
+                    self._stop.wait(OPEN_TIMEOUT_S)
         finally:
             if self.condition.state != "ended":
                 self._become("stopped", self.condition.reason)
@@ -253,7 +257,6 @@ class Connection:
             reason = f"{word}: {redact(str(fault))}"
             log.warning("camera %s: %s", self.name, reason)
             return reason
-        # A fault of ours must not end the camera for good.
         log.error("camera %s: unexpected %s", self.name, type(fault).__name__, exc_info=fault)
         return f"failed: {type(fault).__name__}"
 

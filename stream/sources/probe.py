@@ -13,9 +13,10 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from stream.sources import source_kind
+from stream.sources import local_path, source_kind
 
 PERIOD_S = 1.0
 _ANSWER_S = 1.0
@@ -26,8 +27,10 @@ _OPTIONS = "OPTIONS rtsp://{host}:{port}/ RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: loo
 def asks(url: str) -> Callable[[], bool] | None:
     """What tells, within two seconds plus looking up a name, whether ``url`` is there. None: nothing can."""
     kind = source_kind(url)
-    if kind in ("file", "device") and "://" not in url:
-        path = f"/dev/video{url}" if url.isdecimal() else os.path.expanduser(url)
+    path = local_path(url) if kind == "file" else None
+    if kind == "device":
+        path = Path(f"/dev/video{url}" if url.isdecimal() else url)
+    if path is not None:
         return lambda: os.path.exists(path)
     address = _address(url) if kind == "network" else None
     return None if address is None else lambda: _answers(*address)
