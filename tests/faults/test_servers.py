@@ -121,3 +121,24 @@ def test_a_network_that_loses_packets_costs_pictures_and_nothing_else() -> None:
             until(door, lambda now: now.state == "stalled", "that nothing comes")
             network.loss = 0.0
             until(door, is_live, "that it comes again")
+
+
+def test_three_cameras_that_flap_cost_the_five_others_nothing() -> None:
+    pictures = coded(150)
+
+    def steady(line: Line) -> None:
+        line.play(pictures)
+        line.silence(10)
+
+    with (
+        ExitStack() as running,
+        scripted(steady) as good,
+        scripted(lambda line: line.play(pictures[:20])) as bad,
+    ):
+        flapping = [running.enter_context(connected(bad)) for _ in range(3)]
+        others = [running.enter_context(connected(good)) for _ in range(5)]
+        wait_for(lambda: all(len(kept.frames) >= 145 for _, kept in others), "their pictures")
+        wait_for(lambda: all(door.reconnects >= 2 for door, _ in flapping), "some flapping")
+        for door, kept in others:
+            assert (door.reconnects, door.missed, door.bad_packets) == (0, 0, 0)
+            assert numbers(kept.frames[:145]) == list(range(145))
