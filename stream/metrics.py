@@ -26,7 +26,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from stream.camera import Camera, CameraStatus, State
+from stream.camera import Camera, CameraStatus
+from stream.connection import State
 from stream.detector import Detector
 from stream.histogram import AGE_BOUNDS_S, BATCH_BOUNDS, RUN_BOUNDS_S, Histogram, merged
 from stream.pipeline import Pipeline
