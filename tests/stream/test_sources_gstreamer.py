@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.camera import describe
+from stream.connection import describe
 from stream.errors import CodecUnsupported, DeviceUnavailable, SourceBroken, SourceUnauthorised, UsageError
 from stream.frames import AccessUnit, Frame
 from stream.h264 import IDR, SPS, Profile, unit_types
