@@ -104,6 +104,7 @@ class Camera:
         self._hubs: dict[Rendition, Hub] = {}
         self._hubs_lock = threading.Lock()
         self._source_hub: SourceHub | None = None
+        self._stopped = False
         self._forwards: Profile | str | None = None  # as its source says; None: it has none now
         self._tracker = Tracker(tracking)
         self._newest: tuple[Frame, Tracks] | None = None
@@ -119,6 +120,10 @@ class Camera:
 
     def request_stop(self) -> None:
         """Tell its threads to end; returns at once."""
+        with self._hubs_lock:
+            self._stopped = True
+        if self.inlet is not None:
+            self.inlet.closed = True
         self._connection.request_stop()
         self.pending.close()
         for hub in self._all_hubs:
@@ -132,9 +137,14 @@ class Camera:
         """The one encoder that all viewers of a rendition share; made on first use.
 
         Its height is one of the configured ones, the least that is not below what is asked for.
+
+        Raises:
+            SignallingError: 503, the camera was told to end: nothing would come any more.
         """
         rendition = offered(rendition, self._encoder.heights, self._picture_height)
         with self._hubs_lock:
+            if self._stopped:
+                raise SignallingError(f"camera {self.id!r} is being changed or removed; try again", 503, 1)
             if rendition not in self._hubs:
                 self._hubs[rendition] = Hub(
                     self.id,

@@ -105,6 +105,7 @@ def _states(statuses: Iterable[CameraStatus]) -> Metric:
 def _counts(statuses: list[CameraStatus]) -> Iterable[Metric]:
     counters: dict[str, tuple[str, Counted]] = {
         "reconnects": ("Times that a source failed and was tried again.", lambda status: status.reconnects),
+        "stalls": ("Times that a source fell silent.", lambda status: status.stalls),
         "bad_packets": ("Packets that could not be decoded.", lambda status: status.bad_packets),
     }
     for name, (text, value) in counters.items():
@@ -118,6 +119,10 @@ def _gauges(statuses: list[CameraStatus]) -> Iterable[Metric]:
     gauges: dict[str, tuple[str, Counted]] = {
         "viewers": ("Viewers connected.", lambda status: status.viewers),
         "objects": ("Objects tracked in the newest frame.", lambda status: status.objects),
+        "picture_age_seconds": (
+            "Since the newest picture came.",
+            lambda status: (status.last_picture_age_ms or 0.0) / 1000,
+        ),
         "detection_age_seconds": (
             "Since the newest frame with known objects was captured.",
             lambda status: (status.frame_age_ms or 0.0) / 1000,

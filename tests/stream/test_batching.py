@@ -21,6 +21,7 @@ from stream.errors import SignallingError
 from stream.frames import Frame
 from stream.pipeline import Pipeline
 from stream.rate import Throttle
+from stream.webrtc.rendition import Rendition
 from tests.stream.test_pipeline import wait_until
 
 PICTURE = VideoFrame(320, 240, "yuv420p")
@@ -139,6 +140,8 @@ def test_cameras_come_change_and_go_while_others_run(detector: Detector) -> None
         assert changed is pipeline.camera("came") is not came
         wait_until(lambda: changed.status().detected > 2 and changed.status().width == 640)
         pipeline.remove("came")
+        with pytest.raises(SignallingError, match="changed or removed"):
+            changed.hub(Rendition("h264"))
         with pytest.raises(SignallingError, match="there are: stays"):
             pipeline.camera("came")
         wait_until(lambda: threading.active_count() <= threads)
