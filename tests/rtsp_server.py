@@ -3,12 +3,15 @@
 It plays a clip, or lookout's barcode pattern, endlessly as a live camera on 127.0.0.1. A clip is
 encoded once at the start, without B-frames and with a keyframe every second, and its access units are
 then sent again and again with growing timestamps. The barcode pattern (``--clip synthetic:...``) is
-encoded as it is sent: frame ``n`` is made at monotonic time ``epoch + n / rate``.
+encoded as it is sent: frame ``n`` is made at monotonic time ``epoch + n / rate``. With ``--as-is`` the
+clip is an AVI of H.264 in Annex B without B-frames (``record`` makes one), and is sent as it is, so that the
+server starts at once.
 
     python tests/rtsp_server.py --clip FILE [--port 0] [--user U --password P] [--codec h264|h265|mjpeg]
 
 It prints one line of JSON, ``{"port": …, "epoch": …}``, once it listens. Paths: ``/camera``, and
-``/audio``, which has sound alone.
+``/audio``, which has sound alone. A line on standard input tells it what to do: ``hold`` sending (what follows
+comes later by as long), ``go`` on, and ``count``, answered by ``{"sent": …}``, the frames sent since its start.
 
 It needs GStreamer with its RTSP server and PyGObject (``missing`` says what is not there).
 """
@@ -25,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +42,6 @@ import av  # noqa: E402
 from av import VideoFrame  # noqa: E402
 
 from stream.errors import LookoutError  # noqa: E402
-from stream.sources import SourceOptions, open_source  # noqa: E402
 
 Codec = Literal["h264", "h265", "mjpeg"]
 
@@ -71,6 +74,7 @@ class RtspServer:
 
     Args:
         clip: a video file, or ``synthetic:WIDTHxHEIGHT@FPS``.
+        as_is: the clip is one of ``record``, and is not encoded again.
         user, password: asked of every client where given, by digest authentication, or basic.
     """
 
@@ -82,6 +86,7 @@ class RtspServer:
         password: str | None = None,
         codec: Codec = "h264",
         basic: bool = False,
+        as_is: bool = False,
         port: int = 0,
     ) -> None:
         self.port = port
@@ -92,6 +97,8 @@ class RtspServer:
             self._arguments += ["--user", user, "--password", password]
         if basic:
             self._arguments.append("--basic")
+        if as_is:
+            self._arguments.append("--as-is")
         self._process: subprocess.Popen[str] | None = None
         self._start()
 
@@ -125,6 +132,20 @@ class RtspServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
+    def hold(self) -> None:
+        """Send nothing until ``go``, on connections that stand."""
+        self._tell("hold")
+
+    def go(self) -> None:
+        self._tell("go")
+
+    def sent(self) -> int:
+        """Frames that were sent since the start; exact while it is held."""
+        self._tell("count")
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return int(json.loads(self._process.stdout.readline())["sent"])
+
     def __enter__(self) -> Self:
         return self
 
@@ -133,10 +154,17 @@ class RtspServer:
     ) -> None:
         self.stop()
 
+    def _tell(self, what: str) -> None:
+        assert self._process is not None, "it was stopped"
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+
     def _start(self) -> None:
         command = [sys.executable, __file__, "--port", str(self.port), "--until-eof", *self._arguments]
+        # In a group of its own: Ctrl-C is for whoever started it, who then stops it.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, process_group=0
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -145,6 +173,23 @@ class RtspServer:
             raise RuntimeError(f"the RTSP server did not start: {' '.join(command)}")
         said = json.loads(line)
         self.port, self.epoch = said["port"], said["epoch"]
+
+
+def record(clip: Path | str, path: Path, *, width: int, height: int, rate: int) -> Path:
+    """Encode a clip for ``as_is`` at another size, its pictures at ``rate`` a second; returns ``path``."""
+    from stream.sources import SourceOptions, open_source
+
+    source = open_source(str(clip), SourceOptions(pace="lossless", loop=False))
+    with closing(source), av.open(str(path), "w", format="avi") as file:
+        stream = file.add_stream("libx264", rate=rate, options=_ENCODERS["h264"][1])
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", rate
+        stream.bit_rate = 600_000
+        for index, frame in enumerate(iter(source.read, None)):
+            picture = frame.picture.reformat(width, height, "yuv420p")
+            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, rate), 0
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+    return path
 
 
 # ---- below: the server's own process -----------------------------------------------------------
@@ -164,20 +209,34 @@ def _gstreamer() -> tuple[Any, Any, Any, Any]:
 
 
 class Camera:
-    """Endless access units: a list that is repeated, or pictures encoded one by one."""
+    """Endless access units: a list that is repeated, or pictures encoded one by one; and how many were sent."""
 
-    def __init__(self, clip: str, codec: Codec) -> None:
+    def __init__(self, clip: str, codec: Codec, *, as_is: bool) -> None:
         self._codec = codec
         self._clip = clip
-        self.live = clip.startswith("synthetic:")
-        source = open_source(clip, SourceOptions(pace="lossless"))
-        rate = source.info.frame_rate or 25.0
-        self.rate = Fraction(rate).limit_denominator(1001)
         self._recorded: list[bytes] = []
-        if not self.live:
-            pictures = (frame.picture for frame in iter(source.read, None))
-            self._recorded = list(_encode(pictures, codec, self.rate))
-        source.close()
+        self.live = clip.startswith("synthetic:")
+        self.rate = self._read_as_is() if as_is else self._encode_or_wait()
+        self.sent = 0
+        self.going = threading.Event()
+        self.going.set()
+
+    def _read_as_is(self) -> Fraction:
+        with av.open(self._clip) as file:
+            self._recorded = [bytes(packet) for packet in file.demux(video=0) if packet.size]
+            rate = file.streams.video[0].average_rate
+        assert rate is not None, f"{self._clip} says no frame rate; expected a clip of record()"
+        return rate
+
+    def _encode_or_wait(self) -> Fraction:
+        from stream.sources import SourceOptions, open_source
+
+        with closing(open_source(self._clip, SourceOptions(pace="lossless"))) as source:
+            rate = Fraction(source.info.frame_rate or 25.0).limit_denominator(1001)
+            if not self.live:
+                pictures = (frame.picture for frame in iter(source.read, None))
+                self._recorded = list(_encode(pictures, self._codec, rate))
+        return rate
 
     def units(self, first: int) -> Iterator[bytes]:
         """Access units from a keyframe on; those of the pattern start at frame ``first``."""
@@ -186,6 +245,7 @@ class Camera:
         return _encode(self._pattern(first), self._codec, self.rate)
 
     def _pattern(self, first: int) -> Iterator[VideoFrame]:
+        from stream.sources import SourceOptions
         from stream.sources.synthetic import SyntheticSource
 
         source = SyntheticSource(self._clip, SourceOptions(pace="lossless"))
@@ -218,19 +278,24 @@ def _feed(source: Any, camera: Camera, epoch: float, gst: Any) -> None:
     first = int((time.monotonic() - epoch) * float(camera.rate)) + 1
     step_ns = int(gst.SECOND / camera.rate)
     start_ns = source.get_clock().get_time() - source.get_base_time()
-    start = time.monotonic()
+    start, held_s = time.monotonic(), 0.0
     for number, unit in enumerate(camera.units(first)):
         due = (
             epoch + float((first + number) / camera.rate)
             if camera.live
             else start + float(number / camera.rate)
         )
-        time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(max(0.0, due + held_s - time.monotonic()))
+        held_at = time.monotonic()
+        if not camera.going.is_set():
+            camera.going.wait()
+            held_s += time.monotonic() - held_at
         buffer = gst.Buffer.new_wrapped(unit)
-        buffer.pts = buffer.dts = start_ns + number * step_ns
+        buffer.pts = buffer.dts = start_ns + number * step_ns + int(held_s * gst.SECOND)
         buffer.duration = step_ns
         if source.emit("push-buffer", buffer) != gst.FlowReturn.OK:
             return
+        camera.sent += 1
 
 
 def _on_configure(camera: Camera, epoch: float, gst: Any) -> Callable[..., None]:
@@ -268,9 +333,15 @@ def _require_login(server: Any, factories: list[Any], arguments: argparse.Namesp
         factory.set_permissions(permissions)
 
 
-def _exit_at_eof() -> None:
-    """End with the test that started this, however that ended."""
-    sys.stdin.read()
+def _obey(camera: Camera) -> None:
+    """Do what standard input says, and end with the test that started this, however that ended."""
+    for line in sys.stdin:
+        if line == "hold\n":
+            camera.going.clear()
+        elif line == "go\n":
+            camera.going.set()
+        elif line == "count\n":
+            print(json.dumps({"sent": camera.sent}), flush=True)
     os._exit(0)
 
 
@@ -290,15 +361,16 @@ def main() -> None:
     parser.add_argument("--password")
     parser.add_argument("--basic", action="store_true", help="basic instead of digest authentication")
     parser.add_argument("--codec", choices=list(_ENCODERS), default="h264")
-    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
+    parser.add_argument("--as-is", action="store_true", help="the clip's own access units, of an AVI")
+    parser.add_argument("--until-eof", action="store_true", help="obey standard input, and end when it does")
     arguments = parser.parse_args()
-    if arguments.until_eof:
-        threading.Thread(target=_exit_at_eof, daemon=True).start()
     glib, gst, _, gst_server = _gstreamer()
     try:
-        camera = Camera(arguments.clip, arguments.codec)
+        camera = Camera(arguments.clip, arguments.codec, as_is=arguments.as_is)
     except LookoutError as error:
         sys.exit(str(error))
+    if arguments.until_eof:
+        threading.Thread(target=_obey, args=(camera,), daemon=True).start()
     epoch = time.monotonic()
     rate = f",framerate={camera.rate.numerator}/{camera.rate.denominator}"
     picture = _factory(f"( {_PIPELINES[arguments.codec].format(rate=rate)} )")

@@ -79,7 +79,12 @@ def running(*arguments: str, log: Path) -> Iterator[App]:
     command += [] if "--port" in arguments else ["--port", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "200"}
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "COLUMNS": "200"},
+            process_group=0,  # Ctrl-C is for whoever started it, who then stops it
         )
     try:
         app = App(process, log)
