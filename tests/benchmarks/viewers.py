@@ -130,8 +130,9 @@ class _Crowd:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), connect(address, proxy=None) as socket:
                 while not self._leaving.is_set():
-                    await socket.recv()
-                    messages += 1
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(socket.recv(), 1)
+                        messages += 1
         return messages
 
 
