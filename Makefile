@@ -1,13 +1,17 @@
 # make setup   the virtual environment and everything in it (add EXTRAS= for the live app alone)
 # make demo    set up, then watch a real clip in a browser: open the address it prints
 # make test    set up, then lint, types and every test
-# make bench   set up, then every benchmark but the long ones
-# make soak    set up, then those: a quarter of an hour
+# make bench   set up, then every benchmark but the long ones, which are
+# make bench-long   what shows only after a quarter of an hour,
+# make soak         two hours of a real app with cameras and viewers that come and go (SOAK_SECONDS=600 for less),
+# make flapping     ten minutes of eight cameras of which three die all the time
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,test
+EXTRAS ?= train,test,plots
 PORT ?= 8000
+SOAK_SECONDS ?= 7200
+FLAPPING_SECONDS ?= 300
 
 BIN := $(VENV)/bin
 comma := ,
@@ -18,7 +22,7 @@ DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp
 	gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 
-.PHONY: setup debian demo test lint bench soak clean
+.PHONY: setup debian demo test lint bench bench-long soak flapping clean
 
 setup: $(STAMP)
 
@@ -58,8 +62,15 @@ bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done
 
 # What shows only after a while: ten minutes of overload, a thousand viewers.
-soak: setup
+bench-long: setup
 	@for which in growth joins; do $(BIN)/lookout bench $$which || exit 1; done
+
+# Both leave what they saw in runs/.
+soak: setup
+	$(BIN)/python -m tests.benchmarks.soak --seconds $(SOAK_SECONDS)
+
+flapping: setup
+	$(BIN)/python -m tests.benchmarks.flapping --seconds $(FLAPPING_SECONDS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

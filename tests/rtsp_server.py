@@ -175,8 +175,8 @@ class RtspServer:
         self.port, self.epoch = said["port"], said["epoch"]
 
 
-def record(clip: Path | str, path: Path, *, width: int, height: int, rate: int) -> Path:
-    """Encode a clip for ``as_is`` at another size, its pictures at ``rate`` a second; returns ``path``."""
+def record(clip: Path | str, path: Path, *, width: int, height: int, rate: int, most: int = 100) -> Path:
+    """Encode the first ``most`` pictures of a clip for ``as_is``, at another size and rate; returns ``path``."""
     from stream.sources import SourceOptions, open_source
 
     source = open_source(str(clip), SourceOptions(pace="lossless", loop=False))
@@ -184,7 +184,7 @@ def record(clip: Path | str, path: Path, *, width: int, height: int, rate: int) 
         stream = file.add_stream("libx264", rate=rate, options=_ENCODERS["h264"][1])
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", rate
         stream.bit_rate = 600_000
-        for index, frame in enumerate(iter(source.read, None)):
+        for index, frame in enumerate(itertools.islice(iter(source.read, None), most)):
             picture = frame.picture.reformat(width, height, "yuv420p")
             picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, rate), 0
             file.mux(stream.encode(picture))

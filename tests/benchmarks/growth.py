@@ -26,7 +26,9 @@ def read(path: Path) -> Columns:
     """Every column, nan where it is empty."""
     with path.open(newline="") as file:
         names, *rows = list(csv.reader(file)) or [[]]
-    table = np.array([[float(value or "nan") for value in row] for row in rows]).reshape(len(rows), len(names))
+    table = np.array([[float(value or "nan") for value in row] for row in rows]).reshape(
+        len(rows), len(names)
+    )
     return {name: table[:, number] for number, name in enumerate(names)}
 
 

@@ -1,6 +1,6 @@
 """A soak's ``samples.csv`` as a picture: memory, what is open, ages, rates and viewers over time.
 
-    python -m tests.benchmarks.plot samples.csv soak.png
+python -m tests.benchmarks.plot samples.csv soak.png
 """
 
 from __future__ import annotations

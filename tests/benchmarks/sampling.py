@@ -131,9 +131,7 @@ def _open(pid: int) -> Row:
     return {"fds": fds, "sockets": sockets}
 
 
-def observed(
-    before: Mapping[tuple[str, float], float], after: Mapping[tuple[str, float], float]
-) -> Buckets:
+def observed(before: Mapping[tuple[str, float], float], after: Mapping[tuple[str, float], float]) -> Buckets:
     """What all cameras' histograms counted in between, from cumulative counts by camera and bound."""
     each: dict[str, Buckets] = defaultdict(dict)
     for (camera, bound), count in sorted(after.items()):

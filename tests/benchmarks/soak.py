@@ -34,7 +34,7 @@ from tests.rtsp_server import RtspServer, missing, record
 
 SECONDS = 7200.0
 SAMPLE_S = 5.0
-ROUND_S = 600.0
+ROUND_S, LEAST_ROUND_S = 600.0, 20.0
 IDLE_AFTER_S = SILENCE_TIMEOUT_S + 5.0  # those who vanished are noticed by then
 CAMERAS = ("door", "yard", "demo", "pattern")
 EXTRA = "extra"
@@ -48,7 +48,9 @@ Event = tuple[float, Callable[[], None]]  # seconds after the start, and what ha
 class Life:
     """What happens to the app: every event when it is due, in the thread that asks."""
 
-    def __init__(self, app: App, http: httpx.Client, camera: RtspServer, out: Path, seconds: float, seed: int):
+    def __init__(
+        self, app: App, http: httpx.Client, camera: RtspServer, out: Path, seconds: float, seed: int
+    ):
         self.happened: Counter[str] = Counter()
         self._url = app.url
         self._http = http
@@ -56,7 +58,7 @@ class Life:
         self._visits = out / "visits.jsonl"
         self._seed = seed
         self._viewers: viewers.Viewers | None = None
-        self.round_s = min(ROUND_S, seconds / 4)
+        self.round_s = min(ROUND_S, max(seconds / 4, LEAST_ROUND_S))
         rounds = math.ceil(seconds / self.round_s)
         self._events = [event for number in range(rounds) for event in self._round(number)]
 
@@ -125,7 +127,9 @@ class Life:
 def run(seconds: float, out: Path, *, sample_s: float = SAMPLE_S, seed: int = 1) -> Figures:
     """Two RTSP cameras (one over UDP), a clip and a pattern for ``seconds``; figures, and files in ``out``."""
     with ExitStack() as stack:
-        door, yard = (stack.enter_context(_rtsp(out, *kind)) for kind in (("door", 640, 15), ("yard", 426, 12)))
+        door, yard = (
+            stack.enter_context(_rtsp(out, *kind)) for kind in (("door", 640, 15), ("yard", 426, 12))
+        )
         app = stack.enter_context(watching(_config(door, yard), out))
         http = stack.enter_context(asking(app))
         life = Life(app, http, door, out, seconds, seed)
@@ -166,14 +170,17 @@ def _record(app: App, sampler: Sampler, life: Life, seconds: float, path: Path, 
     with path.open("w", newline="") as file:
         rows = csv.DictWriter(file, sampler.columns, restval="", extrasaction="ignore")
         rows.writeheader()
-        began, due_s = time.monotonic(), 0.0
+        sampler.sample()  # what comes after is counted from here
+        began, due_s = time.monotonic(), sample_s
         while (elapsed_s := time.monotonic() - began) < seconds and app.process.poll() is None:
             life.go_on(elapsed_s)
             if elapsed_s >= due_s:
                 due_s = elapsed_s + sample_s
-                with suppress(psutil.NoSuchProcess):
+                with suppress(psutil.NoSuchProcess, FileNotFoundError):  # it has ended
                     row = sampler.sample()
-                    rows.writerow({name: f"{value:.6g}" for name, value in _marked(row, elapsed_s, life).items()})
+                    rows.writerow(
+                        {name: f"{value:.6g}" for name, value in _marked(row, elapsed_s, life).items()}
+                    )
                     file.flush()
             time.sleep(min(0.2, sample_s))
 
