@@ -34,7 +34,7 @@ from tests.rtsp_server import RtspServer, missing, record
 
 SECONDS = 7200.0
 SAMPLE_S = 5.0
-ROUND_S, LEAST_ROUND_S = 600.0, 20.0
+ROUND_S, LEAST_ROUND_S = 600.0, 10.0
 IDLE_AFTER_S = SILENCE_TIMEOUT_S + 5.0  # those who vanished are noticed by then
 CAMERAS = ("door", "yard", "demo", "pattern")
 EXTRA = "extra"
