@@ -77,11 +77,11 @@ def run(seconds: float, out: Path, *, good: int = GOOD, flapping: int = FLAPPING
         app = stack.enter_context(watching(_config({**steady, **flappy}), out))
         http = stack.enter_context(asking(app))
         _await_live(http, GIVEN_UP_S)
+        states = stack.enter_context(States(app.url))  # in both phases, as it costs the app something, too
         counts = [_count(steady, http)]
-        time.sleep(seconds)
+        states.sleep(seconds)
         counts.append(_count(steady, http))
-        with States(app.url) as states:
-            flaps = _flap_all(flappy, states, seconds, seed)
+        flaps = _flap_all(flappy, states, seconds, seed)
         counts.append(_count(steady, http))
     baseline, while_flapping = (_between(*each) for each in pairwise(counts))
     return {

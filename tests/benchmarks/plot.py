@@ -64,7 +64,7 @@ def _finish(panel: Any, label: str) -> None:
     panel.set_ylabel(label)
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
-    panel.legend(loc="upper left", fontsize="small", ncols=5)
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
 
 
 if __name__ == "__main__":

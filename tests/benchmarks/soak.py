@@ -162,7 +162,7 @@ def _config(door: RtspServer, yard: RtspServer) -> dict[str, Any]:
         "demo": {"source": "demo"},
         "pattern": {"source": "synthetic:640x360@15"},
     }
-    return {"cameras": {name: {**source, "detect_fps": 5} for name, source in sources.items()}}
+    return {"cameras": {name: {**source, "detect_fps": 3} for name, source in sources.items()}}
 
 
 def _record(app: App, sampler: Sampler, life: Life, seconds: float, path: Path, sample_s: float) -> None:

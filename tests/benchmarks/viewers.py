@@ -114,7 +114,8 @@ class _Crowd:
             visit["ended"] = "vanished" if vanishes else "left"
         except Exception as error:  # whatever it is, it is this visit's alone
             visit["ended"] = f"{type(error).__name__} at {camera}"
-            print(f"{camera}, {codec}: {type(error).__name__}: {error}"[:300], file=sys.stderr, flush=True)
+            first_line = str(error).partition("\n")[0]
+            print(f"{camera}, {codec}: {type(error).__name__}: {first_line}", file=sys.stderr, flush=True)
         finally:
             await peer.close()
         return visit | {"stayed_s": round(time.monotonic() - began, 1), "packets": peer.packet_count}
