@@ -33,7 +33,8 @@ def missing() -> str | None:
 def draw(samples: Path, picture: Path) -> None:
     """Draw ``samples`` into ``picture`` (.png or .svg).
 
-    In a process of its own: matplotlib crashes where NumPy and PyGObject are loaded, too.
+    In a process of its own: GStreamer loads libunwind for all, and a C++ exception of what is loaded after it,
+    such as matplotlib's font reader, ends the process.
 
     Raises:
         subprocess.CalledProcessError: it cannot be drawn; why is on standard error.
