@@ -36,7 +36,7 @@ class LiveConfig:
     Args:
         config: in force at the start.
         pipeline: whose cameras are changed.
-        path: the file that ``config`` came from; None: there is none.
+        path: the file that ``config`` came from, but for what the command line said besides; None: there is none.
 
     ``fault`` says why the newest edit of the file was refused; None once it is in force.
     """
@@ -46,7 +46,7 @@ class LiveConfig:
         self._config = config
         self._pipeline = pipeline
         self._path = path
-        self._filed = config.cameras if path else {}  # as the file had them when it was last right
+        self._filed = load_config(path) if path else config  # what it said when it was last right
         self._seen = _signature(path)
         self._changing = asyncio.Lock()
 
@@ -130,7 +130,7 @@ class LiveConfig:
             saved = await asyncio.to_thread(save_camera, self._path, camera_id, camera)
         except ConfigError as error:
             raise SignallingError(str(error), 409) from None
-        self._filed = saved.cameras
+        self._filed = saved
         self._seen = _signature(self._path)
 
     async def _reload(self, path: Path) -> None:
@@ -144,11 +144,11 @@ class LiveConfig:
                 log.error("the edited configuration is refused, what was in force stays: %s", self.fault)
                 return
             self.fault = None
-            filed, self._filed = self._filed, config.cameras
-            for name in dict.fromkeys([*filed, *config.cameras]):
-                if filed.get(name) != config.cameras.get(name):
+            filed, self._filed = self._filed, config
+            for name in dict.fromkeys([*filed.cameras, *config.cameras]):
+                if filed.cameras.get(name) != config.cameras.get(name):
                     await self._follow(name, config.cameras.get(name))
-            self._tell_what_waits(config)
+            self._tell_what_waits(filed, config)
 
     async def _follow(self, name: str, camera: CameraConfig | None) -> None:
         """Bring one camera in line with the file."""
@@ -163,9 +163,9 @@ class LiveConfig:
             await asyncio.to_thread(self._pipeline.put, name, camera)
             log.info("camera %s: %s in %s", name, "added" if current is None else "changed", self._path)
 
-    def _tell_what_waits(self, config: AppConfig) -> None:
+    def _tell_what_waits(self, before: AppConfig, now: AppConfig) -> None:
         sections = set(AppConfig.model_fields) - {"cameras"}
-        waiting = sorted(name for name in sections if getattr(config, name) != getattr(self._config, name))
+        waiting = sorted(name for name in sections if getattr(now, name) != getattr(before, name))
         if waiting:
             log.warning("%s: edits of %s take effect at the next start", self._path, ", ".join(waiting))
 

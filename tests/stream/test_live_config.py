@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from stream.config import AppConfig, CameraConfig, ServerConfig
 from stream.config_edit import save_camera
-from stream.config_file import load_config
+from stream.config_file import load_config, override
 from stream.detector import Detector
 from stream.errors import ConfigError
 from stream.live_config import LiveConfig
@@ -195,7 +195,7 @@ def test_a_file_that_is_wrong_is_not_written_to(client: TestClient, path: Path) 
 
 @asynccontextmanager
 async def watched(path: Path, pipeline: Pipeline) -> AsyncIterator[LiveConfig]:
-    live = LiveConfig(load_config(path), pipeline, path)
+    live = LiveConfig(override(load_config(path), {"server": {"port": 0}}), pipeline, path)
     task = asyncio.create_task(live.watch())
     try:
         yield live
@@ -256,6 +256,9 @@ async def test_what_has_to_wait_for_the_next_start_is_said(
 ) -> None:
     caplog.set_level(logging.WARNING)
     async with watched(path, pipeline):
+        path.write_text(FILE.replace("stall_s: 8", "stall_s: 7"))
+        await until(lambda: pipeline.camera("yard").config.stall_s == 7)
+        assert "next start" not in caplog.text, "what the command line says besides is no edit"
         path.write_text(FILE.replace("port: 8000", "port: 8001"))
         await until(lambda: "edits of server take effect at the next start" in caplog.text)
 
