@@ -106,9 +106,12 @@ class Pipeline:
         Blocks for at most about two seconds while the old one ends; its viewers are to join again.
         """
         with self._changing:
-            if camera_id in self.cameras:
-                self._remove(camera_id)
-            camera = self._add(camera_id, config)
+            before = self.cameras.get(camera_id)
+            camera = self._add(
+                camera_id, config
+            )  # in the place of the one before, so that there always is one
+            if before is not None:
+                self._end(before)  # first: both may want the same device
             if self._running:
                 camera.start()
             return camera
@@ -120,8 +123,9 @@ class Pipeline:
             SignallingError: 404, there is none of that name.
         """
         with self._changing:
-            self.camera(camera_id)
-            self._remove(camera_id)
+            camera = self.camera(camera_id)
+            self.cameras = {key: each for key, each in self.cameras.items() if each is not camera}
+            self._end(camera)
 
     def camera(self, camera_id: str) -> Camera:
         """The camera of that id.
@@ -158,9 +162,7 @@ class Pipeline:
         batcher.add(camera)
         return camera
 
-    def _remove(self, name: str) -> None:
-        camera = self.cameras[name]
+    def _end(self, camera: Camera) -> None:
         self.batchers[camera.config.detector].remove(camera)
-        self.cameras = {key: each for key, each in self.cameras.items() if key != name}
         camera.request_stop()
         camera.join(STOP_TIMEOUT_S)

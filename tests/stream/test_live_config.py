@@ -87,6 +87,9 @@ def test_a_camera_comes_changes_and_goes(client: TestClient, pipeline: Pipeline)
     assert pipeline.camera("side").config.detect_fps is None
 
     assert client.put("/api/cameras/other", json={"source": "demo"}).status_code == 201
+    client.patch("/api/cameras/front", json={"stall_s": 9})
+    front = pipeline.camera("front")
+    assert list(pipeline.cameras) == ["front", "yard", "side", "other"], "each stays in its place"
     assert client.delete("/api/cameras/side").status_code == 204
     assert [camera["id"] for camera in client.get("/api/cameras").json()] == ["front", "yard", "other"]
     assert client.get("/api/cameras/side").status_code == 404
