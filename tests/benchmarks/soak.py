@@ -35,7 +35,7 @@ from tests.rtsp_server import RtspServer, missing, record
 SECONDS = 7200.0
 SAMPLE_S = 5.0
 ROUND_S, LEAST_ROUND_S = 600.0, 10.0
-IDLE_AFTER_S = SILENCE_TIMEOUT_S + 5.0  # those who vanished are noticed by then
+IDLE_AFTER_S = SILENCE_TIMEOUT_S + 2.0  # those who vanished are noticed by then
 CAMERAS = ("door", "yard", "demo", "pattern")
 EXTRA = "extra"
 EXTRA_CONFIG = {"source": "synthetic:320x180@10", "detect_fps": 2}
