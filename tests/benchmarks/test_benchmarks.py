@@ -22,9 +22,10 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib, of the extra plots")
 def test_soak(tmp_path: Path) -> None:
-    figures = soak.run(4.5, tmp_path, sample_s=0.5)
+    figures = soak.run(6.0, tmp_path, sample_s=0.5)
     assert figures["ending"] == {"exit_code": 0, "tracebacks": 0}
-    assert figures["happened"]["camera added"] == 1
+    print(figures["happened"])
+    assert figures["happened"]["camera killed"] >= 1
     assert figures["samples"] >= 3
     assert figures["growth"]["rss_mb"]["last"] > 50
     assert figures["growth"]["age_p99_ms"]["last"] > 0
