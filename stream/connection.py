@@ -235,6 +235,7 @@ class Connection:
         self.stalls += stalled
         pause_s = self._backoff.pause_s(fault, reader.played_s)
         self._become("stalled" if stalled else "reconnecting", self._reason(fault), monotonic() + pause_s)
+        _forget_frames(fault)
         if pause_s > PERIOD_S and isinstance(fault, _MAY_RETURN) and (answers := asks(self.config.source)):
             self._watch_out(answers, pause_s)
         else:
@@ -266,6 +267,12 @@ class Connection:
         self.condition = Condition(state, reason, since, retry_at)
 
 
+def _forget_frames(fault: BaseException | None) -> None:
+    """Where it was raised is told by now, and would keep the source, its decoder and that one's threads alive."""
+    while fault is not None:
+        fault.__traceback__, fault = None, fault.__context__
+
+
 class _Reader(threading.Thread):
     """Opens the source once and reads it to its end, in a thread of its own.
 
@@ -282,13 +289,15 @@ class _Reader(threading.Thread):
         self._options = _options(connection.config, connection.inlet)
         self._ending = Ending(stop)
         self._source: Source | None = None
+        self._bad_packets = 0
         self._played_from: float | None = None
         self._waits_from: float | None = monotonic()  # in the source's hands since then
         self._lock = threading.Lock()
 
     @property
     def bad_packets(self) -> int:
-        return 0 if self._source is None else self._source.bad_packets
+        source = self._source
+        return self._bad_packets if source is None else source.bad_packets
 
     @property
     def played_s(self) -> float:
@@ -328,6 +337,8 @@ class _Reader(threading.Thread):
             self._read()
         except Exception as fault:  # for the supervising thread
             self.fault = fault
+        if self._source is not None:
+            self._bad_packets, self._source = self._source.bad_packets, None
         self.over.set()
 
     def _read(self) -> None:
@@ -338,7 +349,7 @@ class _Reader(threading.Thread):
             self._source, self.opened = source, True
             connection.clock.restart()
             connection.info = source.info
-            log.info("camera %s: %s", connection.name, describe(source.info))
+            log.info("camera %s: %s", connection.name, source.info)
             while self._turn(waits=True):
                 frame = source.read()
                 if not self._turn(waits=False):
@@ -383,10 +394,3 @@ def _options(config: CameraConfig, inlet: Inlet | None) -> SourceOptions:
         inlet=inlet,
         watched=True,
     )
-
-
-def describe(info: SourceInfo) -> str:
-    """One line about an opened source: backend and why that one, codec, size, rate."""
-    rate = f" @ {info.frame_rate:.3g} fps" if info.frame_rate else ""
-    why = f" ({info.reason})" if info.reason else ""
-    return f"{info.backend}{why}, {info.codec} {info.width}x{info.height}{rate}"

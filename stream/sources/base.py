@@ -28,6 +28,12 @@ class SourceInfo:
     backend: str
     reason: str = ""  # why that backend, where there was a choice
 
+    def __str__(self) -> str:
+        """One line: backend and why that one, codec, size, rate."""
+        rate = f" @ {self.frame_rate:.3g} fps" if self.frame_rate else ""
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.backend}{why}, {self.codec} {self.width}x{self.height}{rate}"
+
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -62,6 +64,27 @@ def release(pipe: Path) -> None:
     """Let whoever hangs at its opening go."""
     with suppress(OSError):  # nobody does
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
+# ---- what is given back ----
+
+
+@needs_gstreamer
+def test_a_source_that_failed_is_given_back_while_the_next_attempt_waits(
+    bikes: Path, long_pause: None
+) -> None:
+    """With its decoder and that one's threads; no collection of garbage is needed."""
+    with RtspServer(clip=bikes) as camera, connected(camera.url) as (door, _):
+        until(door, is_live, "it plays")
+        assert door._reader is not None
+        source = weakref.ref(door._reader._source)
+        gc.disable()
+        try:
+            camera.stop()
+            until(door, lambda now: now.state == "reconnecting", "it is away")
+            wait_for(lambda: source() is None, "it is given back")
+        finally:
+            gc.enable()
 
 
 # ---- what hangs ---------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.connection import describe
 from stream.errors import CodecUnsupported, DeviceUnavailable, SourceBroken, SourceUnauthorised, UsageError
 from stream.frames import AccessUnit, Frame
 from stream.h264 import IDR, SPS, Profile, unit_types
@@ -114,7 +113,7 @@ def test_a_decoder_that_gives_no_picture_makes_way_for_the_next(tmp_path: Path) 
     )
     with ranked(openh264dec=int(Gst.Rank.PRIMARY) + 1):
         chosen = open_source(str(plain), LOSSLESS)
-        assert "openh264dec in software" in describe(chosen.info)
+        assert "openh264dec in software" in str(chosen.info)
         assert len(all_of(chosen)) == 10
         instead = open_source(str(fields), LOSSLESS)
         assert "avdec_h264" in instead.info.reason
@@ -128,12 +127,12 @@ def test_auto_takes_gstreamer_and_pyav_for_what_gstreamer_cannot_decode(
     with RtspServer("synthetic:320x180@30", codec="h265") as server:
         if not gstreamer_graph.hardware_decoders():
             source = open_source(server.url, auto)
-            assert describe(source.info).startswith("pyav (GStreamer has no decoder in hardware here), hevc")
+            assert str(source.info).startswith("pyav (GStreamer has no decoder in hardware here), hevc")
             source.close()
             # As if it had one, that of another codec.
             monkeypatch.setattr(gstreamer_graph, "hardware_decoders", lambda: ["other"])
         source = open_source(server.url, auto)
-        assert describe(source.info).startswith("gstreamer (decoded by avdec_h265 in software), hevc 320x180")
+        assert str(source.info).startswith("gstreamer (decoded by avdec_h265 in software), hevc 320x180")
         source.close()
         with ranked(avdec_h265=0, libde265dec=0):
             with pytest.raises(CodecUnsupported, match="no decoder here") as caught:
