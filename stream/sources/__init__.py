@@ -7,8 +7,10 @@ One file a backend: ``pyav.py`` and ``gstreamer.py`` (files, network, V4L2 devic
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from dataclasses import replace
+from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -249,6 +251,10 @@ def _open_live(
     return DetachedSource(open_it, source.name, options, stop)
 
 
+_DECODER_NODES = ("/dev/dri/render*", "/dev/nvidia*", "/dev/nvhost*", "/dev/media*", "/dev/video*")
+"""Without one of these devices no decoder in hardware can work, and GStreamer need not be loaded to find that out."""
+
+
 def _choice(options: SourceOptions) -> tuple[type[GStreamerSource] | None, str]:
     """GStreamer's source if it is to be tried, else None and why not. Takes seconds the first time ever.
 
@@ -263,6 +269,8 @@ def _choice(options: SourceOptions) -> tuple[type[GStreamerSource] | None, str]:
         options.hwaccel != "none"
     ):  # PyAV's: GStreamer takes hardware by itself, and not a kind that is asked for
         return None, f"as hwaccel is {options.hwaccel}"
+    if sys.platform == "linux" and not any(glob(nodes) for nodes in _DECODER_NODES):
+        return None, "no decoder in hardware here"
     try:
         gstreamer = _gstreamer()
     except DeviceUnavailable as unavailable:
@@ -270,7 +278,7 @@ def _choice(options: SourceOptions) -> tuple[type[GStreamerSource] | None, str]:
     from stream.sources.gstreamer_graph import hardware_decoders
 
     if not hardware_decoders():  # in software a frame costs it half as much again as PyAV
-        return None, "GStreamer has no decoder in hardware here"
+        return None, "GStreamer knows no decoder in hardware here"
     return gstreamer, ""
 
 

@@ -10,13 +10,7 @@ import socket
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-import gi
-
-gi.require_version("Gst", "1.0")
-
-from gi.repository import GLib, Gst  # noqa: E402
-
-from stream.errors import (  # noqa: E402
+from stream.errors import (
     CodecUnsupported,
     DeviceUnavailable,
     LookoutError,
@@ -28,7 +22,8 @@ from stream.errors import (  # noqa: E402
     SourceUnauthorised,
     SourceUnreachable,
 )
-from stream.sources.faults import GSTREAMER_REMEDY  # noqa: E402
+from stream.sources.faults import GSTREAMER_REMEDY
+from stream.sources.gstreamer_library import GLib, Gst
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443}
 _PROBE_S = 1.0

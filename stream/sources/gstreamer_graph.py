@@ -16,18 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-import gi
-
-for _namespace in ("Gst", "GstApp", "GstVideo"):
-    gi.require_version(_namespace, "1.0")
-
-from gi.repository import Gst, GstApp, GstVideo  # noqa: E402
-
-from stream.errors import DeviceUnavailable, redact  # noqa: E402
-from stream.sources.base import SourceOptions  # noqa: E402
-from stream.sources.faults import GSTREAMER_REMEDY  # noqa: E402
-from stream.sources.gstreamer_faults import unsupported  # noqa: E402
-from stream.sources.gstreamer_units import MOST_UNITS, Units  # noqa: E402
+from stream.errors import DeviceUnavailable, redact
+from stream.sources.base import SourceOptions
+from stream.sources.faults import GSTREAMER_REMEDY
+from stream.sources.gstreamer_faults import unsupported
+from stream.sources.gstreamer_library import Gst, GstApp, GstVideo
+from stream.sources.gstreamer_units import MOST_UNITS, Units
 
 __all__ = [
     "DecoderFailed",
@@ -43,11 +37,6 @@ __all__ = [
     "missing_elements",
     "origin_of",
 ]
-
-Gst.init(None)
-for _name in ("hlsdemux", "dashdemux", "mssdemux"):  # their playlists may name files of this machine
-    if _feature := Gst.Registry.get().lookup_feature(_name):
-        _feature.set_rank(Gst.Rank.NONE)  # instead hlsdemux2 and its kin, which speak HTTP alone
 
 CODECS = {
     "video/x-h264": "h264",

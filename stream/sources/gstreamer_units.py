@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from gi.repository import Gst
-
 from stream.h264 import IDR, Profile, has_b_slices, unit_types
+from stream.sources.gstreamer_library import Gst
 from stream.sources.tap import B_PICTURES, profile_named
 
 MOST_UNITS = 256  # waiting for their pictures; a camera's 10 s or so
