@@ -50,13 +50,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What only computes takes every core; what watches a clock, a network or a browser runs by itself.
+# What only computes takes what is left of every core, beside what watches a clock, a network or a browser, one by one.
 COMPUTING := tests/export tests/models tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
-	allowed annotate barcode bench_precision config detector encode logs session sources tracking tracking_mot tracking_reference))
+	allowed annotate barcode bench_precision config detector encode images logs offline references regions resume seek \
+	sei session sources tracking tracking_mot tracking_reference))
 
 test: lint
-	$(BIN)/pytest -n auto --maxprocesses 8 $(COMPUTING)
-	$(BIN)/pytest $(addprefix --ignore ,$(COMPUTING))
+	@log=$$(mktemp); nice -n 19 $(BIN)/pytest -n auto --maxprocesses 8 $(COMPUTING) >$$log 2>&1 & beside=$$!; \
+	$(BIN)/pytest $(addprefix --ignore ,$(COMPUTING)); rest=$$?; \
+	wait $$beside; computed=$$?; cat $$log; rm -f $$log; test $$rest -eq 0 && test $$computed -eq 0
 
 bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done
