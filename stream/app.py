@@ -22,6 +22,7 @@ from stream.errors import UsageError, redact
 from stream.health import Health
 from stream.limits import PatientProtocol
 from stream.live_config import LiveConfig
+from stream.memory import limit_heaps
 from stream.pipeline import Pipeline
 from stream.server import create_app
 from stream.sources import PUBLISHED, source_kind
@@ -47,6 +48,7 @@ def watch(config: AppConfig, say: Say, path: Path | None = None) -> None:
     Raises:
         LookoutError: the port, the model or the device cannot be had; cameras never raise.
     """
+    limit_heaps()
     for camera in config.cameras.values():
         source_kind(camera.source)  # a misspelt source is said now; one that is down may come up later
     if config.encoder.h264 != "libx264":
