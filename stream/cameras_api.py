@@ -53,9 +53,7 @@ def _add_changing(router: APIRouter, pipeline: Pipeline, live: LiveConfig) -> No
     async def add(request: Request, camera: Keys, save: Save = False) -> JSONResponse:
         """Add a camera: its ``id``, and its keys and values."""
         camera_id = str(camera.pop("id", ""))
-        if camera_id in pipeline.cameras:
-            raise SignallingError(f"there is a camera {camera_id!r}; PUT or PATCH changes it", 409)
-        await live.put(camera_id, camera, save=save)
+        await live.add(camera_id, camera, save=save)
         return told(request, camera_id, 201)
 
     @router.put("/{camera_id}")

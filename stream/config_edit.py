@@ -22,6 +22,8 @@ from stream.config_file import config_of, read_document
 from stream.errors import ConfigError
 from stream.references import Unresolved, literal, resolve
 
+Signature = tuple[int, int, int]
+
 _WIDE = 4096  # no line is broken that was none
 _AFTER_KEY = r":[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*"
 _NESTED = re.compile(rf"^[\w-]+{_AFTER_KEY}( +)[^\s#-]", re.MULTILINE)
@@ -43,6 +45,7 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
     Raises:
         ConfigError: the file is wrong as it is, cannot be written, or takes this camera's keys for others, too.
     """
+    as_read = signature(path)
     document = read_document(path)
     wanted = {**config_of(document, str(path)).cameras}
     wanted.pop(camera_id, None)
@@ -60,8 +63,19 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
             f"{path}: cameras there take keys over from one another, so that camera {camera_id} cannot be saved by "
             "itself; edit the file by hand; the change is in force, but not saved"
         )
+    if signature(path) != as_read:
+        raise ConfigError(f"{path}: was edited meanwhile; the change is in force, but not saved; save it again")
     _replace(path, text)
     return config
+
+
+def signature(path: Path) -> Signature | None:
+    """What differs once a file has been written or replaced; None: it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _set(cameras: Any, camera_id: str, camera: Mapping[str, Any]) -> None:
@@ -70,7 +84,8 @@ def _set(cameras: Any, camera_id: str, camera: Mapping[str, Any]) -> None:
         cameras[camera_id] = {key: _literal(value) for key, value in camera.items()}
         return
     kept: Any = written
-    for key in [key for key in kept if key not in camera]:
+    defaults = CameraConfig.model_validate(camera).model_dump(mode="json")
+    for key in [key for key in kept if key not in camera and _meant(kept[key]) != defaults.get(key)]:
         with suppress(KeyError):  # taken over from another camera
             del kept[key]
     for key, value in camera.items():

@@ -60,7 +60,9 @@ def read_document(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not text; expected a YAML configuration") from error
     except YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_fault(error)}") from error
+        raise ConfigError(f"{path}{_yaml_fault(error)}") from None
+    except (ValueError, LookupError):  # a number, date or !!tag that ruamel cannot make a value of
+        raise ConfigError(f"{path}: a value in it cannot be read; quote it if it is text") from None
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply; expected a lookout YAML configuration") from None
     if not isinstance(document, Mapping):
@@ -245,7 +247,8 @@ def _at(document: Any, path: list[str], otherwise: object) -> object:
 
 def _yaml_fault(error: YAMLError) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        return f":{error.problem_mark.line + 1}: not valid YAML: {error.problem}"
+        problem = str(error.problem).partition(" with value ")[0]  # of a key that is there twice: it may be secret
+        return f":{error.problem_mark.line + 1}: not valid YAML: {problem}"
     return ": not valid YAML"
 
 

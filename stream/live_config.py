@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.config import AppConfig, CameraConfig
-from stream.config_edit import save_camera
+from stream.config_edit import Signature, save_camera, signature
 from stream.config_file import camera_of, load_config
 from stream.errors import ConfigError, LookoutError, SignallingError, redact
 from stream.pipeline import Pipeline
@@ -46,9 +46,20 @@ class LiveConfig:
         self._config = config
         self._pipeline = pipeline
         self._path = path
-        self._filed = load_config(path) if path else config  # what it said when it was last right
-        self._seen = _signature(path)
+        self._filed = config if path is None else _as_filed(path, config)  # what it said when it was last right
+        self._seen: Signature | None = None  # read again once: it may have been edited while models were loaded
         self._changing = asyncio.Lock()
+
+    async def add(self, camera_id: str, camera: Document, *, save: bool) -> None:
+        """Add a camera.
+
+        Raises:
+            SignallingError: as ``put``; 409, there is one of that name.
+        """
+        async with self._changing:
+            if camera_id in self._pipeline.cameras:
+                raise SignallingError(f"there is a camera {camera_id!r}; PUT or PATCH changes it", 409)
+            await self._put(camera_id, camera, save)
 
     async def put(self, camera_id: str, camera: Document, *, save: bool) -> bool:
         """Add a camera, or give one that is there another configuration; True: it was added.
@@ -57,17 +68,7 @@ class LiveConfig:
             SignallingError: 403, its source is not allowed; 409, it cannot be saved; 422, a value is wrong.
         """
         async with self._changing:
-            added = camera_id not in self._pipeline.cameras
-            if added and len(self._pipeline.cameras) >= MOST_CAMERAS:
-                raise SignallingError(f"there are {MOST_CAMERAS} cameras, the most there may be", 409)
-            config = self._checked(camera_id, camera)
-            self._refuse_unsaveable(save)
-            if added or config != self._pipeline.camera(camera_id).config:
-                await asyncio.to_thread(self._pipeline.put, camera_id, config)
-                log.info("camera %s: %s through the API", camera_id, "added" if added else "changed")
-            if save:
-                await self._save(camera_id, camera)
-            return added
+            return await self._put(camera_id, camera, save)
 
     async def change(self, camera_id: str, changes: Document, *, save: bool) -> None:
         """Give a camera other values of some keys; null gives one its default.
@@ -75,12 +76,10 @@ class LiveConfig:
         Raises:
             SignallingError: as ``put``; 404, there is no such camera.
         """
-        given = self._pipeline.camera(camera_id).config.model_dump(mode="json", exclude_defaults=True)
-        await self.put(
-            camera_id,
-            {key: value for key, value in {**given, **changes}.items() if value is not None},
-            save=save,
-        )
+        async with self._changing:  # what it has is read in here, or of two changes at once one would be lost
+            given = self._pipeline.camera(camera_id).config.model_dump(mode="json", exclude_defaults=True)
+            camera = {key: value for key, value in {**given, **changes}.items() if value is not None}
+            await self._put(camera_id, camera, save)
 
     async def remove(self, camera_id: str, *, save: bool) -> None:
         """End a camera and forget it.
@@ -98,14 +97,31 @@ class LiveConfig:
 
     async def watch(self) -> None:
         """Take edits of the file, for ever."""
-        before = self._seen
+        before: Signature | None = None
         while self._path is not None:
             await asyncio.sleep(POLL_S)
-            now = await asyncio.to_thread(_signature, self._path)
+            now = await asyncio.to_thread(signature, self._path)
             if now == before != self._seen:
                 self._seen = now
-                await self._reload(self._path)
+                try:
+                    await self._reload(self._path)
+                except Exception:  # a fault of ours must not end the watching
+                    log.exception("%s: unexpected", self._path)
             before = now
+
+    async def _put(self, camera_id: str, camera: Document, save: bool) -> bool:
+        added = camera_id not in self._pipeline.cameras
+        if added and len(self._pipeline.cameras) >= MOST_CAMERAS:
+            raise SignallingError(f"there are {MOST_CAMERAS} cameras, the most there may be", 409)
+        # In a thread: it looks for files, and a disk of the network may not answer.
+        config = await asyncio.to_thread(self._checked, camera_id, camera)
+        self._refuse_unsaveable(save)
+        if added or config != self._pipeline.camera(camera_id).config:
+            await asyncio.to_thread(self._pipeline.put, camera_id, config)
+            log.info("camera %s: %s through the API", camera_id, "added" if added else "changed")
+        if save:
+            await self._save(camera_id, camera)
+        return added
 
     def _checked(self, camera_id: str, camera: Document) -> CameraConfig:
         try:
@@ -130,15 +146,16 @@ class LiveConfig:
             saved = await asyncio.to_thread(save_camera, self._path, camera_id, camera)
         except ConfigError as error:
             raise SignallingError(str(error), 409) from None
-        self._filed = saved
-        self._seen = _signature(self._path)
+        # Of this camera alone: what somebody else wrote meanwhile is still to be taken.
+        cameras = {name: each for name, each in self._filed.cameras.items() if name != camera_id}
+        if camera is not None:
+            cameras[camera_id] = saved.cameras[camera_id]
+        self._filed = self._filed.model_copy(update={"cameras": cameras})
 
     async def _reload(self, path: Path) -> None:
         async with self._changing:
             try:
-                config = await asyncio.to_thread(load_config, path)
-                for camera in config.cameras.values():
-                    source_kind(camera.source)
+                config = await asyncio.to_thread(_load, path)
             except LookoutError as error:
                 self.fault = redact(str(error))
                 log.error("the edited configuration is refused, what was in force stays: %s", self.fault)
@@ -170,12 +187,21 @@ class LiveConfig:
             log.warning("%s: edits of %s take effect at the next start", self._path, ", ".join(waiting))
 
 
-def _signature(path: Path | None) -> tuple[int, int, int] | None:
-    """What differs once a file has been written or replaced; None: it is not there."""
-    if path is None:
-        return None
+def _load(path: Path) -> AppConfig:
+    """A file whose cameras' sources are sources, if perhaps not there now.
+
+    Raises:
+        UsageError: it is none.
+    """
+    config = load_config(path)
+    for camera in config.cameras.values():
+        source_kind(camera.source)
+    return config
+
+
+def _as_filed(path: Path, config: AppConfig) -> AppConfig:
+    """``config`` without what the command line said, which is never of cameras."""
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return load_config(path).model_copy(update={"cameras": config.cameras})
+    except ConfigError:  # edited since; that is said as soon as it is read again
+        return config

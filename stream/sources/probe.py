@@ -81,7 +81,8 @@ def _address(url: str) -> tuple[str, int, bool] | None:
 
 
 def _answers(host: str, port: int, is_rtsp: bool) -> bool:
-    with suppress(OSError), socket.create_connection((host, port), _ANSWER_S) as connection:
+    # UnicodeError: what stands there is no host's name.
+    with suppress(OSError, UnicodeError), socket.create_connection((host, port), _ANSWER_S) as connection:
         if not is_rtsp:
             return True
         name = f"[{host}]" if ":" in host else host

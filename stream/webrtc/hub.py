@@ -123,6 +123,8 @@ class Hub(Audience):
             self.encoder_starts += 1
             self._run.start()
         self._run.need_keyframe(JOIN_GAP_S, self._newest)
+        if self._closed:  # by another thread meanwhile, which may not have seen the run
+            self.close()
 
     def leave(self, viewer: Viewer) -> bool:
         """Remove a viewer; the last one stops the encoder. False: it was not here, which is harmless."""

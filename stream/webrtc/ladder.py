@@ -46,7 +46,7 @@ class Watchable(Protocol):
 class Ladder:
     """Joins ``viewer`` to the hub that suits it.
 
-    All but ``leave`` raise RuntimeError where the camera has been closed.
+    All but ``leave`` raise RuntimeError or SignallingError where the camera has been closed.
 
     Raises:
         SignallingError: 406 or 503, as the camera's ``source_hub``.

@@ -171,7 +171,7 @@ class _Watching(Session[ViewerPeer]):
         """Between hubs of a camera that may have been taken away meanwhile."""
         try:
             move()
-        except RuntimeError as error:
+        except (RuntimeError, SignallingError) as error:
             self.end(str(error))
 
 

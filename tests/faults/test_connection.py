@@ -276,6 +276,9 @@ def test_what_cannot_be_asked_is_not(tmp_path: Path) -> None:
     assert asks("synthetic:320x180@30") is None
     assert asks("srt://127.0.0.1:9000") is None
     assert asks("rtsp://127.0.0.1:port/x") is None
+    no_name = asks("rtsp://camera..example/x")
+    assert no_name is not None
+    assert not no_name()
     path = tmp_path / "later.mp4"
     ask = asks(str(path))
     assert ask is not None

@@ -86,6 +86,17 @@ def test_a_wrong_value_never_prints_a_credential(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_secret_that_is_there_twice_is_not_printed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=':3: not valid YAML: found duplicate key "token"$'):
+        load(tmp_path, "server:\n  token: hunter2hunter2\n  token: hunter3hunter3\ncameras: {}\n")
+
+
+@pytest.mark.parametrize("value", ["2026-13-32", "1" * 5000, "!!int x", "!!float x", "!!bool x"])
+def test_what_yaml_cannot_make_a_value_of_is_one_clear_error(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="a value in it cannot be read"):
+        load(tmp_path, f"cameras:\n  a: {{source: demo, stall_s: {value}}}\n")
+
+
 @pytest.mark.parametrize("key", ["credential", "secret"])
 def test_a_wrong_credential_of_a_turn_server_is_not_printed(tmp_path: Path, key: str) -> None:
     text = f"server:\n  ice_servers: [{{urls: ['turn:t.example.net'], {key}: 24681357}}]\ncameras:\n  a: {{source: demo}}\n"

@@ -312,6 +312,23 @@ async def test_close_ends_the_viewers_and_the_thread() -> None:
         hub.join(Collector())
 
 
+async def test_a_hub_that_is_closed_while_somebody_joins_strands_nobody() -> None:
+    hub = make_hub()
+
+    class Late(Collector):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "request_keyframe" and value == hub.request_keyframe:  # it is being joined
+                closing = threading.Thread(target=hub.close)
+                closing.start()
+                closing.join()
+
+    viewer = Late()
+    hub.join(viewer)
+    await until(lambda: viewer.end_reason == "the camera was closed")
+    await until(lambda: not encoder_threads())
+
+
 async def test_a_new_size_midway_goes_on_with_a_keyframe() -> None:
     hub, viewer = make_hub(), Collector()
     hub.join(viewer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -188,6 +189,33 @@ cameras:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name], "no scratch file is left"
 
 
+def test_what_is_written_out_although_it_is_the_default_stays_when_the_rest_is_saved(
+    client: TestClient, path: Path
+) -> None:
+    text = path.read_text().replace("overlay: exact  ", "overlay: smooth ")
+    path.write_text(text)
+    client.put("/api/cameras/front", json={"source": "synthetic:320x240@15"})
+    assert client.patch("/api/cameras/front?save=true", json={"stall_s": 9}).status_code == 200
+    comment = "# as the guards like it\n"
+    assert path.read_text() == text.replace(comment, f"{comment}        stall_s: 9\n")
+
+
+async def test_of_changes_at_once_none_is_lost(path: Path, pipeline: Pipeline) -> None:
+    live = LiveConfig(load_config(path), pipeline, path)
+    await asyncio.gather(
+        live.change("yard", {"stall_s": 3}, save=False), live.change("yard", {"overlay": "exact"}, save=False)
+    )
+    config = pipeline.camera("yard").config
+    assert (config.stall_s, config.overlay) == (3, "exact")
+    side = {"source": "synthetic:160x120@5"}
+    added = await asyncio.gather(
+        *(live.add("side", side, save=False) for _ in range(2)), return_exceptions=True
+    )
+    assert [str(each) for each in added if each is not None] == [
+        "there is a camera 'side'; PUT or PATCH changes it"
+    ]
+
+
 def test_a_file_that_is_wrong_is_not_written_to(client: TestClient, path: Path) -> None:
     path.write_text("cameras: {front: {source: demo, nope: 1}}\n")
     answer = client.patch("/api/cameras/yard?save=true", json={"stall_s": 9})
@@ -232,6 +260,26 @@ async def test_an_edit_of_the_file_is_taken_and_touches_no_other_camera(
     assert front.status().reconnects == 0
 
 
+async def test_an_edit_that_the_api_saves_into_is_still_taken(path: Path, pipeline: Pipeline) -> None:
+    async with watched(path, pipeline) as live:
+        await asyncio.sleep(1.2)
+        path.write_text(FILE + "    gate: {source: 'synthetic:160x120@5'}\n")
+        await live.change("yard", {"stall_s": 4}, save=True)
+        yard = pipeline.camera("yard")
+        await until(lambda: "gate" in pipeline.cameras)
+        assert pipeline.camera("yard") is yard
+    assert load_config(path).cameras["yard"].stall_s == 4
+
+
+async def test_an_edit_made_while_the_models_were_loaded_is_taken(path: Path, detector: Detector) -> None:
+    config = load_config(path)
+    path.write_text(FILE + "    gate: {source: 'synthetic:160x120@5'}\n")
+    live = LiveConfig(config, Pipeline(config, detector), path)
+    watching = asyncio.create_task(live.watch())
+    await until(lambda: "gate" in live._pipeline.cameras)
+    watching.cancel()
+
+
 async def test_a_bad_edit_is_refused_with_its_line_and_the_old_stays(
     path: Path, pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +289,7 @@ async def test_a_bad_edit_is_refused_with_its_line_and_the_old_stays(
             (FILE.replace("exact", "blurry"), ":8: cameras.front.overlay: input should be"),
             (FILE.replace("yard:", "yard"), ":10: not valid YAML"),
             (FILE.replace("synthetic:160x120@5", "sinthetic:1"), "sinthetic:1"),
+            (FILE.replace("stall_s: 8", "stall_s: 2026-13-32"), "a value in it cannot be read"),
         ]:
             path.write_text(bad)
             await until(lambda line=line: line in (live.fault or ""))
@@ -320,6 +369,26 @@ def test_what_others_take_over_is_not_changed_under_them(path: Path) -> None:
         assert path.read_text() == text
     save_camera(path, "b", {"source": "demo", "stall_s": 9, "loop": True})
     assert load_config(path).cameras["b"].loop
+
+
+def test_an_edit_made_while_it_is_saved_is_not_overwritten(path: Path) -> None:
+    """A large file, which takes a while; an editor that writes again and again."""
+    path.write_text(FILE + "".join(f"    more{number}: {{source: demo}}\n" for number in range(100)))
+    saving = threading.Event()
+
+    def edit() -> None:
+        for _ in iter(saving.is_set, True):
+            with path.open("a") as file:
+                file.write("# by hand\n")
+            time.sleep(0.01)
+
+    editor = threading.Thread(target=edit)
+    editor.start()
+    with pytest.raises(ConfigError, match="was edited meanwhile"):
+        save_camera(path, "front", {"source": "demo"})
+    saving.set()
+    editor.join()
+    assert "overlay: exact" in path.read_text()
 
 
 def test_a_folder_that_takes_nothing_is_told(path: Path) -> None:
