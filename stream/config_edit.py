@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from stream.config import AppConfig, CameraConfig
 from stream.config_file import config_of, read_document
 from stream.errors import ConfigError
-from stream.references import Unresolved, literal, resolve
+from stream.references import Unresolved, has_reference, literal, resolve
 
 Signature = tuple[int, int, int]
 
@@ -30,7 +30,9 @@ _NESTED = re.compile(rf"^[\w-]+{_AFTER_KEY}( +)[^\s#-]", re.MULTILINE)
 _LISTED = re.compile(rf"^( *)[\w-]+{_AFTER_KEY}( *)(- +)\S", re.MULTILINE)
 
 
-def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) -> AppConfig:
+def save_camera(
+    path: Path, camera_id: str, camera: Mapping[str, Any] | None, before: CameraConfig | None = None
+) -> AppConfig:
     """Write a camera into the file, or take it out.
 
     Args:
@@ -38,6 +40,8 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
         camera_id: its key under ``cameras``.
         camera: its keys and values, in which ``${`` stands for itself; None takes it out. A value that is
             there already, if only by a reference, is left as it is written.
+        before: as it was in force. What has not changed since, and stands in the file by a reference, stays one,
+            even if that stands for something else by now: a secret is not written out because it was renewed.
 
     Returns:
         What the file says now.
@@ -49,12 +53,12 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
     document = read_document(path)
     wanted = {**config_of(document, str(path)).cameras}
     wanted.pop(camera_id, None)
-    if camera is not None:
-        wanted[camera_id] = CameraConfig.model_validate(camera)
     cameras = document.get("cameras")
     if camera is None:
         cameras.pop(camera_id, None)
     else:
+        camera = {**camera, **_renewed(cameras.get(camera_id), camera, before)}
+        wanted[camera_id] = CameraConfig.model_validate(camera)
         _set(cameras, camera_id, camera)
     text = _text(path, document)
     config = config_of(YAML().load(text), str(path))  # as it will be read, not as it was put together
@@ -64,7 +68,9 @@ def save_camera(path: Path, camera_id: str, camera: Mapping[str, Any] | None) ->
             "itself; edit the file by hand; the change is in force, but not saved"
         )
     if signature(path) != as_read:
-        raise ConfigError(f"{path}: was edited meanwhile; the change is in force, but not saved; save it again")
+        raise ConfigError(
+            f"{path}: was edited meanwhile; the change is in force, but not saved; save it again"
+        )
     _replace(path, text)
     return config
 
@@ -76,6 +82,18 @@ def signature(path: Path) -> Signature | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _renewed(written: Any, camera: Mapping[str, Any], before: CameraConfig | None) -> dict[str, Any]:
+    """What references of a camera in the file stand for by now, where ``camera`` has it as it was ``before``."""
+    if before is None or not isinstance(written, Mapping):
+        return {}
+    was = before.model_dump(mode="json")
+    return {
+        key: _meant(value)
+        for key, value in written.items()
+        if key in camera and camera[key] == was.get(key) and isinstance(value, str) and has_reference(value)
+    }
 
 
 def _set(cameras: Any, camera_id: str, camera: Mapping[str, Any]) -> None:

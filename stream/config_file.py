@@ -247,7 +247,9 @@ def _at(document: Any, path: list[str], otherwise: object) -> object:
 
 def _yaml_fault(error: YAMLError) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        problem = str(error.problem).partition(" with value ")[0]  # of a key that is there twice: it may be secret
+        problem = str(error.problem).partition(" with value ")[
+            0
+        ]  # of a key that is there twice: it may be secret
         return f":{error.problem_mark.line + 1}: not valid YAML: {problem}"
     return ": not valid YAML"
 

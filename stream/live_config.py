@@ -46,8 +46,12 @@ class LiveConfig:
         self._config = config
         self._pipeline = pipeline
         self._path = path
-        self._filed = config if path is None else _as_filed(path, config)  # what it said when it was last right
-        self._seen: Signature | None = None  # read again once: it may have been edited while models were loaded
+        self._filed = (
+            config if path is None else _as_filed(path, config)
+        )  # what it said when it was last right
+        self._seen: Signature | None = (
+            None  # read again once: it may have been edited while models were loaded
+        )
         self._changing = asyncio.Lock()
 
     async def add(self, camera_id: str, camera: Document, *, save: bool) -> None:
@@ -116,11 +120,12 @@ class LiveConfig:
         # In a thread: it looks for files, and a disk of the network may not answer.
         config = await asyncio.to_thread(self._checked, camera_id, camera)
         self._refuse_unsaveable(save)
-        if added or config != self._pipeline.camera(camera_id).config:
+        before = None if added else self._pipeline.camera(camera_id).config
+        if config != before:
             await asyncio.to_thread(self._pipeline.put, camera_id, config)
             log.info("camera %s: %s through the API", camera_id, "added" if added else "changed")
         if save:
-            await self._save(camera_id, camera)
+            await self._save(camera_id, camera, before)
         return added
 
     def _checked(self, camera_id: str, camera: Document) -> CameraConfig:
@@ -140,16 +145,18 @@ class LiveConfig:
         if save and self._path is None:
             raise SignallingError("there is no file to save to: lookout was started without --config", 409)
 
-    async def _save(self, camera_id: str, camera: Document | None) -> None:
+    async def _save(
+        self, camera_id: str, camera: Document | None, before: CameraConfig | None = None
+    ) -> None:
         assert self._path is not None
         try:
-            saved = await asyncio.to_thread(save_camera, self._path, camera_id, camera)
+            await asyncio.to_thread(save_camera, self._path, camera_id, camera, before)
         except ConfigError as error:
             raise SignallingError(str(error), 409) from None
-        # Of this camera alone: what somebody else wrote meanwhile is still to be taken.
+        # Of this camera alone, as it is in force: what else was written meanwhile is still to be taken.
         cameras = {name: each for name, each in self._filed.cameras.items() if name != camera_id}
         if camera is not None:
-            cameras[camera_id] = saved.cameras[camera_id]
+            cameras[camera_id] = self._pipeline.camera(camera_id).config
         self._filed = self._filed.model_copy(update={"cameras": cameras})
 
     async def _reload(self, path: Path) -> None:

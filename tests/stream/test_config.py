@@ -87,7 +87,7 @@ def test_a_wrong_value_never_prints_a_credential(tmp_path: Path) -> None:
 
 
 def test_a_secret_that_is_there_twice_is_not_printed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=':3: not valid YAML: found duplicate key "token"$'):
+    with pytest.raises(ConfigError, match=r':3: not valid YAML: found duplicate key "token"$'):
         load(tmp_path, "server:\n  token: hunter2hunter2\n  token: hunter3hunter3\ncameras: {}\n")
 
 

@@ -200,6 +200,23 @@ def test_what_is_written_out_although_it_is_the_default_stays_when_the_rest_is_s
     assert path.read_text() == text.replace(comment, f"{comment}        stall_s: 9\n")
 
 
+async def test_a_secret_that_was_renewed_is_not_written_out_and_comes_into_force(
+    path: Path, detector: Detector
+) -> None:
+    secret = path.with_name("secret")
+    secret.write_text("first-one\n")
+    text = f"cameras:\n  gate:\n    source: rtsp://me:${{file:{secret}}}@127.0.0.1:1/x\n"
+    path.write_text(text)
+    config = load_config(path)
+    pipeline = Pipeline(config, detector)
+    async with watched(path, pipeline, config) as live:
+        secret.write_text("second-one\n")
+        await live.change("gate", {"stall_s": 9}, save=True)
+        assert path.read_text() == f"{text}    stall_s: 9\n"
+        await until(lambda: "second-one" in pipeline.camera("gate").config.source)
+        assert pipeline.camera("gate").config.stall_s == 9
+
+
 async def test_of_changes_at_once_none_is_lost(path: Path, pipeline: Pipeline) -> None:
     live = LiveConfig(load_config(path), pipeline, path)
     await asyncio.gather(
@@ -225,8 +242,10 @@ def test_a_file_that_is_wrong_is_not_written_to(client: TestClient, path: Path) 
 
 
 @asynccontextmanager
-async def watched(path: Path, pipeline: Pipeline) -> AsyncIterator[LiveConfig]:
-    live = LiveConfig(override(load_config(path), {"server": {"port": 0}}), pipeline, path)
+async def watched(
+    path: Path, pipeline: Pipeline, config: AppConfig | None = None
+) -> AsyncIterator[LiveConfig]:
+    live = LiveConfig(override(config or load_config(path), {"server": {"port": 0}}), pipeline, path)
     task = asyncio.create_task(live.watch())
     try:
         yield live
@@ -274,10 +293,9 @@ async def test_an_edit_that_the_api_saves_into_is_still_taken(path: Path, pipeli
 async def test_an_edit_made_while_the_models_were_loaded_is_taken(path: Path, detector: Detector) -> None:
     config = load_config(path)
     path.write_text(FILE + "    gate: {source: 'synthetic:160x120@5'}\n")
-    live = LiveConfig(config, Pipeline(config, detector), path)
-    watching = asyncio.create_task(live.watch())
-    await until(lambda: "gate" in live._pipeline.cameras)
-    watching.cancel()
+    pipeline = Pipeline(config, detector)
+    async with watched(path, pipeline, config):
+        await until(lambda: "gate" in pipeline.cameras)
 
 
 async def test_a_bad_edit_is_refused_with_its_line_and_the_old_stays(

@@ -14,6 +14,7 @@ import pytest
 from stream.detector import Detector
 from stream.frames import Frame
 from stream.webrtc import sessions
+from tests.aiortc_peer import AiortcPeer
 from tests.stream.watching import until
 from tests.stream.whep_app import FRAGMENT, OFFER
 from tests.stream.whip_app import SDP, Publisher, ffmpeg, listening, running
@@ -203,3 +204,19 @@ async def test_requests_are_taken_or_refused_as_the_rfc_says(detector: Detector)
         assert (await http.delete(path)).status_code == 200
         assert (await http.delete(path)).status_code == 404
         assert (await http.post("/whip/phone", content=SENDS, headers=SDP)).status_code == 201
+
+
+async def test_a_camera_that_is_changed_lets_everybody_go_and_takes_them_again(detector: Detector) -> None:
+    async with running(detector) as (app, http):
+        for stall_s in (4, 6):
+            publisher, viewer = Publisher(http, "phone"), AiortcPeer(http, "phone", decode=False)
+            assert (await publisher.publish()).status_code == 201
+            await until(lambda: app.said("phone").startswith("live"), 10)
+            await viewer.join()
+            await viewer.wait_for(lambda peer: peer.packet_count > 5)
+            assert (await http.patch("/api/cameras/phone", json={"stall_s": stall_s})).status_code == 200
+            for peer in (publisher, viewer):
+                await until(lambda peer=peer: peer.connection.connectionState == "closed", 10)
+            assert app.said("phone").startswith("waiting: nobody publishes yet")
+            names = [thread.name for thread in threading.enumerate()]
+            assert not {"decode-phone", "encode-phone"} & set(names)
