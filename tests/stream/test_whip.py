@@ -38,7 +38,7 @@ def check(seen: list[tuple[int | None, Frame]], at_least: int) -> None:
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
 async def test_what_is_published_becomes_a_camera(detector: Detector, codec: str) -> None:
     async with running(detector) as (app, http):
-        assert app.said("phone") == "waiting: nobody publishes yet; publish to /whip/phone"
+        await until(lambda: app.said("phone") == "waiting: nobody publishes yet; publish to /whip/phone")
         publisher = Publisher(http, "phone", codec=codec, sound=True)
         response = await publisher.publish()
         assert response.status_code == 201, response.text
@@ -217,6 +217,6 @@ async def test_a_camera_that_is_changed_lets_everybody_go_and_takes_them_again(d
             assert (await http.patch("/api/cameras/phone", json={"stall_s": stall_s})).status_code == 200
             for peer in (publisher, viewer):
                 await until(lambda peer=peer: peer.connection.connectionState == "closed", 10)
-            assert app.said("phone").startswith("waiting: nobody publishes yet")
+            await until(lambda: app.said("phone").startswith("waiting: nobody publishes yet"))
             names = [thread.name for thread in threading.enumerate()]
             assert not {"decode-phone", "encode-phone"} & set(names)
