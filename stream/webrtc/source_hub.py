@@ -156,9 +156,12 @@ class SourceHub(Audience):
 
     def _repair(self, viewer: Viewer) -> None:
         """Only a keyframe helps this viewer: it has to wait like one who joins."""
-        if not self._closed and super().leave(viewer):
+        if super().leave(viewer):
             viewer.move()
-            self.join(viewer)
+            try:
+                self.join(viewer)
+            except RuntimeError:  # closed by another thread meanwhile
+                viewer.ended("the camera was closed")
 
     def _dismiss(self, reason: str) -> None:
         for viewer in self._waiting:

@@ -280,6 +280,29 @@ async def test_a_loop_that_hangs_leaves_no_broken_picture_and_no_pile(tmp_path: 
     bridge.close()
 
 
+async def test_a_hub_that_is_closed_while_it_repairs_strands_nobody(tmp_path: Path) -> None:
+    units = taken(clip(tmp_path / "base.mp4"))
+    bridge = Hub("door", replace(SOURCE, source=False), Draw(), bitrate=500_000)
+    hub = SourceHub("door", bridge, Profile.BASELINE)
+
+    class Late(Collector):
+        def move(self) -> None:
+            super().move()
+            if hub.viewers == 0 and self.units:  # it was taken out, to join anew
+                closing = threading.Thread(target=hub.close)
+                closing.start()
+                closing.join()
+
+    viewer = Late()
+    hub.join(viewer)
+    for unit in units[:3]:
+        hub.forward(unit, Tracks.empty())
+    await until(lambda: len(viewer.units) == 3)
+    viewer.request_keyframe()
+    await until(lambda: viewer.end_reason == "the camera was closed")
+    bridge.close()
+
+
 async def test_a_slow_network_goes_from_the_cameras_own_to_what_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
