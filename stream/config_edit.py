@@ -65,12 +65,10 @@ def save_camera(
     if config.cameras != wanted:  # YAML's anchors and merge keys
         raise ConfigError(
             f"{path}: cameras there take keys over from one another, so that camera {camera_id} cannot be saved by "
-            "itself; edit the file by hand; the change is in force, but not saved"
+            "itself; edit the file by hand"
         )
     if signature(path) != as_read:
-        raise ConfigError(
-            f"{path}: was edited meanwhile; the change is in force, but not saved; save it again"
-        )
+        raise ConfigError(f"{path}: was edited meanwhile; save it again")
     _replace(path, text)
     return config
 
@@ -166,5 +164,5 @@ def _replace(path: Path, text: str) -> None:
             Path(scratch).unlink(missing_ok=True)
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror}); expected a file in a folder that this user may "
-            "write to (mount the folder, not the file alone); the change is in force, but not saved"
+            "write to (mount the folder, not the file alone)"
         ) from error

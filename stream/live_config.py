@@ -152,7 +152,7 @@ class LiveConfig:
         try:
             await asyncio.to_thread(save_camera, self._path, camera_id, camera, before)
         except ConfigError as error:
-            raise SignallingError(str(error), 409) from None
+            raise SignallingError(f"the change is in force, but not saved: {error}", 409) from None
         # Of this camera alone, as it is in force: what else was written meanwhile is still to be taken.
         cameras = {name: each for name, each in self._filed.cameras.items() if name != camera_id}
         if camera is not None:

@@ -107,9 +107,7 @@ class Pipeline:
         """
         with self._changing:
             before = self.cameras.get(camera_id)
-            camera = self._add(
-                camera_id, config
-            )  # in the place of the one before, so that there always is one
+            camera = self._add(camera_id, config)  # in its place, so that there always is one
             if before is not None:
                 self._end(before)  # first: both may want the same device
             if self._running:

@@ -238,6 +238,7 @@ def test_a_file_that_is_wrong_is_not_written_to(client: TestClient, path: Path) 
     answer = client.patch("/api/cameras/yard?save=true", json={"stall_s": 9})
     assert answer.status_code == 409
     assert "cameras.front.nope: unknown key" in answer.json()["error"]
+    assert answer.json()["error"].startswith("the change is in force, but not saved: ")
     assert path.read_text() == "cameras: {front: {source: demo, nope: 1}}\n"
 
 
