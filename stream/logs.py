@@ -79,6 +79,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+_TOLD_EACH_TIME = ("stream.live_config",)  # what somebody changed
+
+
 class RepeatFilter(logging.Filter):
     """What may come without end: each line once in ``QUIET_S``, then with how often it came.
 
@@ -92,7 +95,8 @@ class RepeatFilter(logging.Filter):
         self._written: OrderedDict[tuple[str, int, str], tuple[float, int]] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if _camera(record) is None and not record.name.startswith("uvicorn"):
+        comes_by_itself = _camera(record) is not None and record.name not in _TOLD_EACH_TIME
+        if not comes_by_itself and not record.name.startswith("uvicorn"):
             return True
         message, now = record.getMessage(), monotonic()
         key = record.name, record.levelno, message

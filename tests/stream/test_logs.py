@@ -101,6 +101,14 @@ def test_a_line_that_repeats_is_written_once_in_ten_minutes(monkeypatch: pytest.
         assert repeats.filter(record("no camera: %s", "x")), "what is about no camera is always written"
 
 
+def test_what_somebody_changed_is_told_each_time() -> None:
+    repeats = RepeatFilter()
+    for _ in range(3):
+        line = record("camera %s: %s through the API", "front", "changed", level=logging.INFO)
+        line.name = "stream.live_config"
+        assert repeats.filter(line)
+
+
 def test_strangers_cannot_flood_the_log() -> None:
     repeats = RepeatFilter()
     invalid = [
