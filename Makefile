@@ -50,15 +50,17 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What only computes takes what is left of every core, beside what watches a clock, a network or a browser, one by one.
-COMPUTING := tests/export tests/models tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
-	allowed annotate barcode bench_precision config detector encode images logs offline references regions resume seek \
-	sei session sources tracking tracking_mot tracking_reference))
+# Browsers and what measures time run one by one; all that only computes, or waits for as long as it takes, takes what
+# is left of every core beside them.
+BESIDE := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
+	allowed annotate barcode bench_precision config config_edit detector encode images live_config logs memory offline \
+	references regions resume seek sei session sources sources_clock sources_gstreamer sources_network tracking \
+	tracking_mot tracking_reference))
 
 test: lint
-	@log=$$(mktemp); nice -n 19 $(BIN)/pytest -n auto --maxprocesses 8 $(COMPUTING) >$$log 2>&1 & beside=$$!; \
-	$(BIN)/pytest $(addprefix --ignore ,$(COMPUTING)); rest=$$?; \
-	wait $$beside; computed=$$?; cat $$log; rm -f $$log; test $$rest -eq 0 && test $$computed -eq 0
+	@log=$$(mktemp); nice -n 19 $(BIN)/pytest -n auto --maxprocesses 8 $(BESIDE) >$$log 2>&1 & beside=$$!; \
+	$(BIN)/pytest $(addprefix --ignore ,$(BESIDE)); rest=$$?; \
+	wait $$beside; others=$$?; cat $$log; rm -f $$log; test $$rest -eq 0 && test $$others -eq 0
 
 bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done
