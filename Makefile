@@ -50,17 +50,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Browsers and what measures time run one by one; all that only computes, or waits for as long as it takes, takes what
-# is left of every core beside them.
-BESIDE := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
+# What only computes, or waits for as long as it takes, takes every core; browsers and what measures time run one by one.
+TOGETHER := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
 	allowed annotate barcode bench_precision config config_edit detector encode images live_config logs memory offline \
 	references regions resume seek sei session sources sources_clock sources_gstreamer sources_network tracking \
 	tracking_mot tracking_reference))
 
 test: lint
-	@log=$$(mktemp); nice -n 19 $(BIN)/pytest -n auto --maxprocesses 8 $(BESIDE) >$$log 2>&1 & beside=$$!; \
-	$(BIN)/pytest $(addprefix --ignore ,$(BESIDE)); rest=$$?; \
-	wait $$beside; others=$$?; cat $$log; rm -f $$log; test $$rest -eq 0 && test $$others -eq 0
+	$(BIN)/pytest -n auto --maxprocesses 8 $(TOGETHER)
+	$(BIN)/pytest $(addprefix --ignore ,$(TOGETHER))
 
 bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done

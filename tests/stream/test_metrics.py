@@ -62,7 +62,8 @@ async def test_what_happened_is_counted_by_camera_and_stage(pipeline: Pipeline) 
     def frames(stage: str) -> float:
         return value(found, "lookout_frames_total", camera="demo", stage=stage)
 
-    assert frames("decode") >= frames("encode") >= 10
+    assert frames("decode") >= 10
+    assert frames("encode") >= 10  # a picture that greets who joins may be encoded twice
     assert frames("detect") > 0
     assert frames("send") >= 10, "counted although the viewer is gone"
     assert value(found, "lookout_sent_bytes_total", camera="demo") > 1000
