@@ -54,8 +54,10 @@ class BadNetwork:
             self._carry(False, data, lambda: self._downstream.sendto(data, client))
 
         transport, _ = await self.loop.create_datagram_endpoint(lambda: _End(down), remote_addr=self._server)
-        self._upstream[client] = transport
-        transport.sendto(data)
+        first = self._upstream.setdefault(client, transport)
+        if first is not transport:  # another packet of the same client was as quick
+            transport.close()
+        first.sendto(data)
 
     def _carry(self, is_up: bool, data: bytes, send: Any) -> None:
         if self.cut or self._random.random() < self.loss:
