@@ -1,7 +1,8 @@
 """What more cameras cost: the detector's rate with one to eight of them, and whether each gets its share.
 
-However many there are, together they ask for the same number of frames a second, twice what the detector can do,
-so that what changes is only how many threads and hand-overs there are. For fairness eight ask for four times as
+However many there are, together they ask for the same number of frames a second, four times what the detector can
+do, so that it never waits for one camera's next frame, and what changes is only how many threads and hand-overs
+there are. For fairness eight ask for four times as
 much as it can do, all at one rate, and then at two. What is done by how many is measured in turn, several rounds,
 so that a drift of the machine's speed falls on all.
 """
@@ -35,7 +36,7 @@ def run(model: str, seconds: float = 6.0, device: Device = "cpu") -> dict[str, A
         them more than their share.
     """
     detector = Detector(model, device)
-    asked = 2 * _rate(detector, [300] * 4, seconds / 2)
+    asked = 4 * _rate(detector, [300] * 4, seconds / 2)
     rounds = [[_rate(detector, [asked / count] * count, seconds) for count in COUNTS] for _ in range(ROUNDS)]
     capacity = median(turn[-1] for turn in rounds)
     equal = _served(detector, [4 * capacity / 8] * 8, seconds)
