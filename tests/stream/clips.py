@@ -42,6 +42,18 @@ def with_barcodes(path: Path, count: int) -> Iterator[VideoFrame]:
     source.close()
 
 
+def people(path: Path, bikes: Path, frames: int, preset: str) -> Path:
+    """Pictures from number 115 of the clip on, people on bicycles, as a file of their own: 640x272, 25 fps."""
+    with av.open(str(bikes)) as container, av.open(str(path), "w") as copy:
+        stream = copy.add_stream("libx264", rate=25, options={"preset": preset, "crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = 640, 272, "yuv420p"
+        for index, picture in enumerate(islice(container.decode(video=0), 115, 115 + frames)):
+            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, 25), 0
+            copy.mux(stream.encode(picture))
+        copy.mux(stream.encode(None))
+    return path
+
+
 def clip(
     path: Path,
     pictures: Iterable[VideoFrame] | None = None,

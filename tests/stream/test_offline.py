@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -29,6 +28,7 @@ from stream.sources import SourceOptions, open_source
 from stream.tracking import Tracker
 from stream.video_file import annotated
 from stream.writers import Format, make_writer, opened
+from tests.stream.clips import people
 
 FRAMES = 40
 SETTINGS = DetectorConfig(score_threshold=0.3)
@@ -37,16 +37,7 @@ SETTINGS = DetectorConfig(score_threshold=0.3)
 @pytest.fixture(scope="session")
 def clip(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures 115 to 154 of the clip, people on bicycles, as a file of their own: 640x272, 25 fps."""
-    path = tmp_path_factory.mktemp("clip") / "short.mp4"
-    with av.open(str(bikes)) as container, av.open(str(path), "w") as copy:
-        stream = copy.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = 640, 272, "yuv420p"
-        pictures = itertools.islice(container.decode(video=0), 115, 115 + FRAMES)
-        for index, picture in enumerate(pictures):
-            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, 25), 0
-            copy.mux(stream.encode(picture))
-        copy.mux(stream.encode(None))
-    return path
+    return people(tmp_path_factory.mktemp("clip") / "short.mp4", bikes, FRAMES, "ultrafast")
 
 
 def detected(clip: Path, detector: Detector, kind: Format, out: Path, video: Path | None = None) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from stream.errors import UsageError
 from stream.frames import Detections
 from stream.offline import Outputs, Summary, detect
 from stream.writers import Format, partial_path
+from tests.stream.clips import people
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 30
@@ -32,16 +31,7 @@ SETTINGS = DetectorConfig()
 @pytest.fixture(scope="module")
 def clip(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures 115 to 144 of the clip, people on bicycles; it has B-pictures."""
-    path = tmp_path_factory.mktemp("clip") / "short.mp4"
-    with av.open(str(bikes)) as container, av.open(str(path), "w") as copy:
-        stream = copy.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = 640, 272, "yuv420p"
-        pictures = itertools.islice(container.decode(video=0), 115, 115 + FRAMES)
-        for index, picture in enumerate(pictures):
-            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, 25), 0
-            copy.mux(stream.encode(picture))
-        copy.mux(stream.encode(None))
-    return path
+    return people(tmp_path_factory.mktemp("clip") / "short.mp4", bikes, FRAMES, "veryfast")
 
 
 @pytest.fixture
