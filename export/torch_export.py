@@ -22,13 +22,13 @@ from export.names import class_names
 from export.reference import Floats, Found, Ints, Pixels, find
 from models.boxes import nms
 from models.checkpoint import load_checkpoint
-from models.yolox import Yolox
+from models.detector import Detector
 
 
 class _FromPictures(nn.Module):
     """The whole detector as one function of the contract's input."""
 
-    def __init__(self, model: Yolox) -> None:
+    def __init__(self, model: Detector) -> None:
         super().__init__()
         self.model = model
 

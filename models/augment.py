@@ -58,6 +58,8 @@ class Sample:
     """float32 (K, 4): crowds and cut-off objects, where nothing is right or wrong."""
     partial: FloatBoxes
     """float32 (P, 4): areas where objects without a box may be."""
+    proposals: FloatBoxes
+    """float32 (R, 4), best first: those of the pictures, as far as they are still to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ def augmented(
         sample.classes,
         sample.ignored,
         sample.partial,
+        sample.proposals,
     )
 
 
@@ -158,6 +161,7 @@ def _place(example: Example, picture: Picture, crop: Rectangle, tile: Rectangle,
     sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
     kept = (visible >= _MIN_VISIBLE) & (sides >= _MIN_SIDE_PX)
     crowds, crowd_visible = _cropped(example.crowds, crop, flip)
+    proposals, proposal_visible = _cropped(example.proposals, crop, flip)
     content = np.array([[0, 0, box.content_width, box.content_height]], np.float32)
     return Sample(
         image=image,
@@ -165,6 +169,7 @@ def _place(example: Example, picture: Picture, crop: Rectangle, tile: Rectangle,
         classes=example.classes[kept],
         ignored=np.concatenate([boxes[~kept & (visible > 0)], box.to_input(crowds)[crowd_visible > 0]]),
         partial=content if example.partial else np.zeros((0, 4), np.float32),
+        proposals=box.to_input(proposals)[proposal_visible >= _MIN_VISIBLE],
     )
 
 
@@ -185,9 +190,10 @@ def _compose(parts: Sequence[Sample], tiles: Sequence[Rectangle], canvas: Rectan
     for part, tile in zip(parts, tiles, strict=True):
         image[tile.top : tile.bottom, tile.left : tile.right] = part.image
         offset = np.array([tile.left, tile.top, tile.left, tile.top], np.float32)
-        moved.append((part.boxes + offset, part.ignored + offset, part.partial + offset))
-    boxes, ignored, partial = (np.concatenate(kind) for kind in zip(*moved, strict=True))
-    return Sample(image, boxes, np.concatenate([part.classes for part in parts]), ignored, partial)
+        moved.append([kind + offset for kind in (part.boxes, part.ignored, part.partial, part.proposals)])
+    boxes, ignored, partial, proposals = (np.concatenate(kind) for kind in zip(*moved, strict=True))
+    classes = np.concatenate([part.classes for part in parts])
+    return Sample(image, boxes, classes, ignored, partial, proposals)
 
 
 def _recolour(image: Picture, augmentation: Augmentation, rng: np.random.Generator) -> Picture:

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from models.detector import Detector
 from models.errors import LookoutError
-from models.yolox import FAMILY, Yolox, YoloxConfig
+from models.families import FAMILIES
 
 _FORMAT = "lookout-checkpoint"
 _VERSION = 1
@@ -44,7 +45,7 @@ class CheckpointMeta:
 
 
 def save_checkpoint(
-    path: Path, model: Yolox, epoch: int, ap50: float | None, training: dict[str, Any] | None = None
+    path: Path, model: Detector, epoch: int, ap50: float | None, training: dict[str, Any] | None = None
 ) -> None:
     """Write ``model`` to ``path`` so that a kill at any moment leaves the old file or the new one.
 
@@ -54,8 +55,8 @@ def save_checkpoint(
     content = {
         "format": _FORMAT,
         "version": _VERSION,
-        "family": FAMILY,
-        "config": dataclasses.asdict(model.config),
+        "family": model.family,
+        "config": dataclasses.asdict(model.config),  # type: ignore[call-overload]
         "weights": model.state_dict(),
         "epoch": epoch,
         "ap50": ap50,
@@ -77,7 +78,7 @@ def save_checkpoint(
         ) from error
 
 
-def load_checkpoint(path: Path) -> tuple[Yolox, CheckpointMeta]:
+def load_checkpoint(path: Path) -> tuple[Detector, CheckpointMeta]:
     """The detector of a checkpoint, on the CPU and in evaluation mode.
 
     Raises:
@@ -85,17 +86,16 @@ def load_checkpoint(path: Path) -> tuple[Yolox, CheckpointMeta]:
     """
     content = read_checkpoint(path)
     try:
-        config = YoloxConfig(**{**content["config"], "names": tuple(content["config"]["names"])})
-        model = Yolox(config)
+        model = FAMILIES[content["family"]].build(content["config"])
         model.load_state_dict(content["weights"], strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train or download it again") from error
     meta = CheckpointMeta(
-        family=FAMILY,
-        names=config.names,
-        input_height=config.input_height,
-        input_width=config.input_width,
+        family=model.family,
+        names=model.config.names,
+        input_height=model.config.input_height,
+        input_width=model.config.input_width,
         epoch=content["epoch"],
         ap50=content["ap50"],
     )
@@ -119,9 +119,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(other) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a lookout checkpoint; expected a file that `lookout train` wrote")
-    if content.get("version") != _VERSION or content.get("family") != FAMILY:
+    if content.get("version") != _VERSION or content.get("family") not in FAMILIES:
         raise CheckpointError(
             f"{path}: is {content.get('family')} version {content.get('version')}, "
-            f"this lookout reads {FAMILY} version {_VERSION}"
+            f"this lookout reads version {_VERSION} of {', '.join(FAMILIES)}"
         )
     return content

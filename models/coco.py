@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Example:
     """float32 (K, 4): areas with uncounted objects, where a detection is neither right nor wrong."""
     partial: bool
     """Objects without a box may be anywhere in this picture."""
+    proposals: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """float32 (R, 4), best first: where the host proposes that objects may be, if it was asked to."""
 
     def read(self) -> npt.NDArray[np.uint8]:
         """The picture, uint8 RGB (height, width, 3), turned as its annotations see it.

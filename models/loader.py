@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.augment import Augmentation, Sample, augmented
 from models.coco import Example
 from models.errors import DataError
-from models.losses import Target
+from models.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,13 @@ def _collate(samples: list[Sample | DataError]) -> Batch | DataError:
         if isinstance(sample, DataError):
             return sample
         good.append(sample)
-    targets = [
-        Target(*map(torch.from_numpy, (sample.boxes, sample.classes, sample.ignored, sample.partial)))
-        for sample in good
-    ]
+    targets = [_target(sample) for sample in good]
     return Batch(torch.from_numpy(np.stack([sample.image for sample in good])), targets)
+
+
+def _target(sample: Sample) -> Target:
+    parts = (sample.boxes, sample.classes, sample.ignored, sample.partial, sample.proposals)
+    return Target(*map(torch.from_numpy, parts))
 
 
 def _start_worker(_: int) -> None:

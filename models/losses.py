@@ -19,29 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.boxes import paired_giou, pairwise_iou
+from models.grid import Grid, decode_boxes
 from models.simota import Assignment, assign
-from models.yolox import Grid, decode_boxes
+from models.target import Target
 
 BOX_WEIGHT = 5.0
 TRUSTED_OBJECTNESS = 0.2
 COPY_IOU = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The ground truth of one picture; boxes are xyxy in input pixels."""
-
-    boxes: Tensor
-    """float32 (M, 4)."""
-    classes: Tensor
-    """int64 (M,)."""
-    ignored: Tensor
-    """float32 (K, 4)."""
-    partial: Tensor
-    """float32 (P, 4)."""
-
-    def to(self, device: torch.device) -> Target:
-        return Target(*(part.to(device) for part in (self.boxes, self.classes, self.ignored, self.partial)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +38,11 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        return BOX_WEIGHT * self.box + self.objectness + self.class_
+        return sum(self.weighted().values(), torch.zeros_like(self.box))
+
+    def weighted(self) -> dict[str, Tensor]:
+        """By name, as they are added."""
+        return {"box": BOX_WEIGHT * self.box, "objectness": self.objectness, "class": self.class_}
 
 
 def detection_loss(raw: Tensor, where: Grid, targets: list[Target]) -> Losses:

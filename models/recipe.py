@@ -9,33 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from models.errors import RecipeError
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Side = Annotated[int, Field(ge=64, le=2048, multiple_of=32)]
+from models.parts import ModelPart, Positive, Share, Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class ModelPart(_Strict):
-    """The network."""
-
-    input_height: Side = 320
-    input_width: Side = 416
-    backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
-    width: Annotated[int, Field(ge=8, le=512)] = 80
-    pretrained: bool = True
-    """Start the backbone from ImageNet weights."""
-
-
-class ValidationSource(_Strict):
+class ValidationSource(Strict):
     """One COCO JSON file and its pictures."""
 
     annotations: Annotated[Path, Field(strict=False)]
@@ -53,12 +35,12 @@ class TrainingSource(ValidationSource):
     """How often each picture is used in an epoch."""
 
 
-class DataPart(_Strict):
+class DataPart(Strict):
     train: Annotated[tuple[TrainingSource, ...], Field(min_length=1, strict=False)]
     validation: ValidationSource | None = None
 
 
-class AugmentationPart(_Strict):
+class AugmentationPart(Strict):
     """See :class:`models.augment.Augmentation`."""
 
     flip: Share = 0.5
@@ -77,7 +59,7 @@ def _default_warmup(checked: dict[str, Any]) -> float:
     return min(1.0, epochs / 2)
 
 
-class SchedulePart(_Strict):
+class SchedulePart(Strict):
     """AdamW; the learning rate warms up linearly, then falls along a cosine to a hundredth."""
 
     epochs: Annotated[int, Field(ge=1)]
@@ -103,7 +85,7 @@ class SchedulePart(_Strict):
         return self
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """Everything a training depends on besides the data itself."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

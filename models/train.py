@@ -112,7 +112,7 @@ def _train_epoch(trainer: Trainer, examples: list[Example], progress: Progress, 
     steps = steps_per_epoch(len(examples), schedule.batch)
     progress.update(task, total=steps)
     trainer.model.train()
-    for module in trainer.model.backbone.early(schedule.frozen_blocks):
+    for module in trainer.model.early(schedule.frozen_blocks):
         module.eval()
     samples = _samples(recipe, examples, trainer.epoch)
     for index, batch in enumerate(epoch_batches(samples, schedule.batch, recipe.workers)):

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbone import load_imagenet_weights
+from models.detector import Detector
 from models.ema import MovingAverage
 from models.errors import LookoutError, RecipeError
+from models.families import FAMILIES
 from models.loader import Batch
-from models.losses import detection_loss
 from models.recipe import Recipe
-from models.yolox import Yolox, YoloxConfig, grid
 
 _FINAL_RATE = 0.01
 """The learning rate at the end, as a part of the highest."""
@@ -35,8 +34,8 @@ class Trainer:
 
     recipe: Recipe
     device: torch.device
-    model: Yolox
-    average: MovingAverage[Yolox]
+    model: Detector
+    average: MovingAverage[Detector]
     optimiser: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     precision: torch.dtype
@@ -85,12 +84,10 @@ def build(recipe: Recipe) -> Trainer:
         torch.set_num_threads(recipe.threads)
     device = _device(recipe)
     part = recipe.model
-    model = Yolox(
-        YoloxConfig(recipe.names, part.input_height, part.input_width, part.backbone_blocks, part.width)
-    )
+    model = FAMILIES[part.family].build({"names": recipe.names, **part.config()})
     if part.pretrained:
-        load_imagenet_weights(model.backbone)
-    for module in model.backbone.early(recipe.schedule.frozen_blocks):
+        model.start_from_imagenet()
+    for module in model.early(recipe.schedule.frozen_blocks):
         module.requires_grad_(False)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = _precision(recipe, device)
@@ -116,11 +113,10 @@ def step(trainer: Trainer, batch: Batch, rate: float) -> float:
     model, device = trainer.model, trainer.device
     images = model.normalise(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
     mixed = trainer.precision != torch.float32
-    with torch.autocast(device.type, trainer.precision, enabled=mixed):
-        raw = model(images)
     targets = [target.to(device) for target in batch.targets]
-    where = grid(images.shape[2], images.shape[3], device)
-    loss = detection_loss(raw.float(), where, targets).total
+    with torch.autocast(device.type, trainer.precision, enabled=mixed):
+        losses = model.losses(images, targets)
+    loss = torch.stack(list(losses.values())).sum()
     if not loss.isfinite():
         raise _diverged(trainer, "loss", loss)
     trainer.optimiser.zero_grad(set_to_none=True)
@@ -170,7 +166,7 @@ def _precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted else torch.float32
 
 
-def _optimiser(model: Yolox, recipe: Recipe) -> torch.optim.AdamW:
+def _optimiser(model: Detector, recipe: Recipe) -> torch.optim.AdamW:
     """The backbone learns more slowly; biases and batch norm do not decay."""
     schedule = recipe.schedule
     groups = []

@@ -15,10 +15,10 @@ from faster_coco_eval import COCO
 
 from models.augment import letterboxed
 from models.coco import Example, examples_of, read_coco
+from models.detector import Detector
 from models.evaluate import Metrics, Prediction, ground_truth, judged
 from models.letterbox import Letterbox
 from models.postprocess import detections
-from models.yolox import Yolox
 
 _SCORE_THRESHOLD = 0.005
 _BATCH = 8
@@ -43,7 +43,7 @@ def load_validation(annotations: Path, images: Path, names: tuple[str, ...]) -> 
     return ValidationSet(examples_of(file, images), ground_truth(file, names), names)
 
 
-def validate(model: Yolox, data: ValidationSet, device: torch.device) -> Metrics:
+def validate(model: Detector, data: ValidationSet, device: torch.device) -> Metrics:
     """COCO metrics of ``model`` (in evaluation mode, on ``device``), whose classes are the data's.
 
     Raises:
@@ -53,7 +53,7 @@ def validate(model: Yolox, data: ValidationSet, device: torch.device) -> Metrics
 
 
 @torch.no_grad()
-def _predictions(model: Yolox, examples: list[Example], device: torch.device) -> Iterator[Prediction]:
+def _predictions(model: Detector, examples: list[Example], device: torch.device) -> Iterator[Prediction]:
     height, width = model.config.input_height, model.config.input_width
     for start in range(0, len(examples), _BATCH):
         chunk = examples[start : start + _BATCH]

@@ -4,23 +4,30 @@ An EfficientNet-Lite0 backbone, a path-aggregation neck (arXiv 1803.01534) of de
 convolutions, and on each stride a head that decouples class from box and objectness. ReLU is used
 throughout because runtimes fuse it into the convolution before it.
 
-Knows nothing of losses, data, checkpoints or ONNX; suppression of overlapping boxes is not part of it.
+Knows nothing of data, checkpoints or ONNX; suppression of overlapping boxes is not part of it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.backbone import PIXEL_MEAN, PIXEL_STD, DepthwiseConv2d, EfficientNetLite0
-from models.boxes import cxcywh_to_xyxy
-
-STRIDES = (8, 16, 32)
-FAMILY = "lookout-yolox"
+from models.backbone import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    DepthwiseConv2d,
+    EfficientNetLite0,
+    load_imagenet_weights,
+)
+from models.detector import Detector
+from models.grid import STRIDES, decode_boxes, grid
+from models.losses import detection_loss
+from models.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +40,6 @@ class YoloxConfig:
     backbone_blocks: int = 13
     width: int = 80
     """Channels of the neck and the head."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Where the N predictions of one input size sit: row-major within a stride, strides ascending."""
-
-    cells: Tensor
-    """float (N, 2): column and row of each prediction's cell."""
-    strides: Tensor
-    """float (N, 1): input pixels a cell."""
-
-    @property
-    def centres(self) -> Tensor:
-        """Cell centres float (N, 2): x, y in input pixels."""
-        return (self.cells + 0.5) * self.strides
 
 
 class Separable(nn.Sequential):
@@ -114,8 +106,10 @@ def _bias(layer: nn.Conv2d) -> Tensor:
     return layer.bias
 
 
-class Yolox(nn.Module):
-    """The detector: ``decode(normalise(images))`` gives boxes and class scores before suppression."""
+class Yolox(Detector):
+    """The whole detector."""
+
+    family = "lookout-yolox"
 
     def __init__(self, config: YoloxConfig) -> None:
         super().__init__()
@@ -138,31 +132,20 @@ class Yolox(nn.Module):
         features = self.neck(self.backbone(images))
         return torch.cat([head(x) for head, x in zip(self.heads, features, strict=True)], 1)
 
-    def decode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes float32 (B, N, 4), xyxy in input pixels, and scores (B, N, C), 0 to 1, of normalised images.
-
-        A score is objectness times class probability. Nothing is sorted, thresholded or suppressed.
-        """
+    def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Candidates, one a cell; a score is objectness times class probability."""
         raw = self(images).float()
         where = grid(images.shape[2], images.shape[3], raw.device)
         return decode_boxes(raw, where), raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
 
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        raw = self(images)
+        with torch.autocast(images.device.type, enabled=False):
+            where = grid(images.shape[2], images.shape[3], images.device)
+            return detection_loss(raw.float(), where, targets).weighted()
 
-def grid(height: int, width: int, device: torch.device) -> Grid:
-    """The cells of an input of ``height`` x ``width`` pixels."""
-    cells, strides = [], []
-    for stride in STRIDES:
-        rows, columns = height // stride, width // stride
-        y, x = torch.meshgrid(
-            torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
-        )
-        cells.append(torch.stack([x, y], -1).reshape(-1, 2))
-        strides.append(torch.full((rows * columns, 1), float(stride), device=device))
-    return Grid(torch.cat(cells).float(), torch.cat(strides))
+    def start_from_imagenet(self) -> None:
+        load_imagenet_weights(self.backbone)
 
-
-def decode_boxes(raw: Tensor, where: Grid) -> Tensor:
-    """Boxes (B, N, 4), xyxy in input pixels, of raw predictions (B, N, 5 + C)."""
-    centre = (raw[..., :2] + where.cells) * where.strides
-    size = raw[..., 2:4].exp() * where.strides
-    return cxcywh_to_xyxy(torch.cat([centre, size], -1))
+    def early(self, blocks: int) -> Iterable[nn.Module]:
+        return self.backbone.early(blocks)

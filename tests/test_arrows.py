@@ -27,7 +27,9 @@ def top(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "models").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_models_import_neither_export_nor_stream(path: Path) -> None:
     assert not top(imports_of(path)) & {"export", "stream"}
 

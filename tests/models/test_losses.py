@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses import Target, detection_loss
-from models.yolox import grid
+from models.grid import grid
+from models.losses import detection_loss
+from models.target import Target
 
 WHERE = grid(32, 32, torch.device("cpu"))  # 16 + 4 + 1 cells
 CELLS = 21
@@ -22,7 +23,7 @@ def _raw(objectness: float) -> Tensor:
 
 
 def _target(boxes: Tensor = NONE, ignored: Tensor = NONE, partial: Tensor = NONE) -> Target:
-    return Target(boxes, torch.zeros(len(boxes), dtype=torch.int64), ignored, partial)
+    return Target(boxes, torch.zeros(len(boxes), dtype=torch.int64), ignored, partial, NONE)
 
 
 def test_an_empty_picture_is_all_background() -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.grid import STRIDES, decode_boxes, grid
 from models.postprocess import detections
-from models.yolox import STRIDES, Yolox, YoloxConfig, decode_boxes, grid
+from models.yolox import Yolox, YoloxConfig
 
 CONFIG = YoloxConfig(("a", "b", "c"), input_height=96, input_width=160, backbone_blocks=12, width=16)
 

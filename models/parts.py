@@ -1,0 +1,42 @@
+"""What a recipe says of its network: one part a family, whose keys are its configuration's.
+
+Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(ge=64, le=2048, multiple_of=32)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class NetworkPart(Strict):
+    """What every family has."""
+
+    input_height: Side = 320
+    input_width: Side = 416
+    pretrained: bool = True
+    """Start the backbone from ImageNet weights."""
+
+    def config(self) -> dict[str, Any]:
+        """The family's configuration, without its names."""
+        return self.model_dump(exclude={"family", "pretrained"})
+
+
+class YoloxPart(NetworkPart):
+    """See :class:`models.yolox.YoloxConfig`."""
+
+    family: Literal["lookout-yolox"] = "lookout-yolox"
+    backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
+    width: Annotated[int, Field(ge=8, le=512)] = 80
+
+
+ModelPart = YoloxPart

@@ -1,0 +1,28 @@
+"""The ground truth of one picture, as a loss sees it. Knows nothing of files or models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Boxes are xyxy in input pixels."""
+
+    boxes: Tensor
+    """float32 (M, 4)."""
+    classes: Tensor
+    """int64 (M,)."""
+    ignored: Tensor
+    """float32 (K, 4): crowds and cut-off objects; what lies there is neither right nor wrong."""
+    partial: Tensor
+    """float32 (P, 4): areas where objects without a box may be."""
+    proposals: Tensor
+    """float32 (R, 4), best first; none where the detector finds its own."""
+
+    def to(self, device: torch.device) -> Target:
+        parts = (self.boxes, self.classes, self.ignored, self.partial, self.proposals)
+        return Target(*(part.to(device) for part in parts))
