@@ -137,10 +137,15 @@ class Batcher:
         waiting = [frame for camera in self._cameras if (frame := camera.pending.item) is not None]
         if not waiting:
             return None
-        if not self._max_wait_s or len(waiting) >= min(self._max_batch, len(self._cameras)):
+        if not self._max_wait_s or len(waiting) >= min(self._max_batch, self._expected):
             return 0.0
         since_s = monotonic() - min(frame.captured_at for frame in waiting)
         return max(0.0, self._max_wait_s - since_s)
+
+    @property
+    def _expected(self) -> int:
+        """Of so many cameras a frame may come soon; one that is down must not keep the others waiting."""
+        return sum(not camera.down for camera in self._cameras)
 
     def _collect(self) -> Batch:
         """The newest waiting frame of each camera, at most ``max_batch``; who is served goes to the end."""

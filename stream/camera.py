@@ -174,6 +174,11 @@ class Camera:
             return self._source_hub
 
     @property
+    def down(self) -> bool:
+        """It had its chance to send, and does not."""
+        return self._connection.condition.state not in ("connecting", "live")
+
+    @property
     def audiences(self) -> Sequence[Audience]:
         """One a rendition that was ever watched; their counters are for metrics."""
         return self._all_hubs

@@ -181,12 +181,18 @@ def _add_bench(commands: Any) -> None:
     for name, text in BENCHMARKS.items():
         command = which.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        if name != "joins":
+        if name not in ("joins", "decode", "lineage"):
             command.add_argument("--seconds", type=float, help="how long to measure")
-        if name not in ("viewers", "joins", "boxes"):
+        if name not in ("viewers", "joins", "boxes", "decode", "lineage"):
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
-        if name in ("precision", "cameras"):
+        if name in ("precision", "cameras", "lineage"):
             command.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+        if name == "lineage":
+            text = "folder of the trainings' folders, each with its best.pt"
+            command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=text)
+            command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw seconds against AP50")
+            command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
+            command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
         if name == "precision":
             command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")
             _add_annotated(command, "measures the AP that fp16 and int8 cost")
@@ -275,6 +281,15 @@ def _bench(options: argparse.Namespace) -> None:
     more: dict[str, Any] = {}
     if options.benchmark == "cameras":
         more = {"device": options.device}
+    if options.benchmark == "lineage":
+        more = {
+            "runs": options.runs,
+            "annotations": options.data,
+            "images": options.images,
+            "device": options.device,
+            "plot": options.plot,
+            "say": _say,
+        }
     if options.benchmark == "precision":
         more = {"device": options.device, "pictures": options.pictures, "annotated": _annotated(options)}
     result = run(options.benchmark, str(model), getattr(options, "seconds", None), **more)

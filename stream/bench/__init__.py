@@ -11,7 +11,9 @@ BENCHMARKS = {
     "joins": "what a thousand viewers leave behind, half of them killed",
     "boxes": "whether boxes drawn by the browser are those of the frame that it shows",
     "cameras": "the detector's rate with one to eight cameras, and whether each gets its share",
+    "decode": "CPU a frame of each way of decoding",
     "growth": "frame age and drops while the detector is slower than the camera",
+    "lineage": "seconds a picture and AP from HOG to YOLO, beside the lecture's",
     "precision": "speed and accuracy of int8 and float16 against float32",
     "contract": "what pre- and postprocessing in the graph add to a stranger's bare model",
 }
@@ -32,10 +34,18 @@ def run(benchmark: str, model: str, seconds: float | None, **more: Any) -> dict[
         from stream.bench import cameras
 
         return cameras.run(model=model, **length, **more)
+    if benchmark == "decode":
+        from stream.bench import decode
+
+        return decode.run()
     if benchmark == "growth":
         from stream.bench import growth
 
         return growth.run(model=model, **length)
+    if benchmark == "lineage":
+        from stream.bench import lineage
+
+        return lineage.run(**more)
     if benchmark == "precision":
         from stream.bench import precision
 

@@ -112,6 +112,23 @@ def test_a_frame_waits_for_others_but_not_longer_than_told(detector: Detector) -
     assert batcher._collecting_s() == 0, "it is over time"
 
 
+def test_a_camera_that_is_down_keeps_nobody_waiting(detector: Detector, tmp_path: Path) -> None:
+    batcher = batcher_of(detector, max_batch=4, max_wait_ms=60_000)
+    first = camera_of("first", batcher)
+    config = CameraConfig(source=str(tmp_path / "missing.mp4"))
+    dead = Camera("dead", config, EncoderConfig(), ["thing"], batcher.tracking, batcher.wake)
+    batcher.add(dead)
+    first.pending.put(frame_of(0))
+    assert batcher._collecting_s() != 0, "it may still come"
+    dead.start()
+    try:
+        wait_until(lambda: dead.down)
+        assert batcher._collecting_s() == 0
+    finally:
+        dead.request_stop()
+        dead.join(5)
+
+
 def test_frames_that_come_within_the_deadline_share_a_run(detector: Detector) -> None:
     batcher = batcher_of(detector, max_batch=4, max_wait_ms=1000)
     cameras = [camera_of(str(number), batcher) for number in range(3)]

@@ -1,0 +1,162 @@
+"""The lecture's table with this machine's figures: seconds a picture and AP of each system of the lineage.
+
+Trains nothing: takes the checkpoints of the recipes in ``configs/train/lineage/``, exports those whose file is
+missing or older than they are, and runs them on annotated pictures as the live app would, the search for
+proposals included. Beside it stand the lecture's own: CS231n 2016, lecture 8, for VGG-16 on a GPU of its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from export.convert import export_model
+from models.coco import Example, examples_of, read_coco
+from models.evaluate import Prediction, ground_truth, judged
+from stream.detector import Detector
+from stream.device import Device
+from stream.errors import UsageError
+
+SYSTEMS = {
+    "hog": "HOG and a linear SVM",
+    "dpm": "deformable parts",
+    "overfeat": "OverFeat",
+    "rcnn": "R-CNN",
+    "fast_rcnn": "Fast R-CNN",
+    "faster_rcnn": "Faster R-CNN",
+    "yolo_v1": "YOLO",
+    "yolox": "lookout's own",
+}
+"""By the key of its figures; its recipe has that name with hyphens."""
+
+LECTURE_S = {"rcnn": 50.0, "fast_rcnn": 2.0, "faster_rcnn": 0.2}
+"""Test time a picture, proposals included."""
+
+SCORE_FLOOR = 0.001
+PROPOSED = 10
+"""Pictures on which the search for proposals is timed alone."""
+
+Say = Callable[[str], None]
+
+
+class _Figures(NamedTuple):
+    seconds: float
+    proposing_s: float
+    ap: float
+    ap50: float
+
+
+def run(
+    runs: Path,
+    annotations: Path,
+    images: Path,
+    device: Device = "cpu",
+    plot: Path | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Measure every system that has a checkpoint.
+
+    Args:
+        runs: the folder with the trainings' own folders, each with a ``best.pt``.
+        annotations: COCO JSON.
+        images: the folder of its pictures.
+        device: where the networks run; proposals are searched for on the CPU.
+        plot: draws seconds against AP50 into this file.
+        say: told what is exported and measured.
+
+    Returns:
+        By system: ``seconds_per_image`` (the median), of which ``proposing_s``, ``AP50``, ``AP`` and ``speed_up``
+        over R-CNN; ``lecture_speed_up`` for those that the lecture times; ``missing`` checkpoints.
+
+    Raises:
+        UsageError: there is no checkpoint at all.
+        DataError: the annotations or the pictures are wrong.
+    """
+    found = {key: runs / key.replace("_", "-") / "best.pt" for key in SYSTEMS}
+    missing = [key for key, path in found.items() if not path.is_file()]
+    if len(missing) == len(SYSTEMS):
+        raise UsageError(
+            f"{runs}: has no checkpoint such as {found['rcnn']}; train them first: configs/train/lineage/README.md"
+        )
+    figures = {}
+    for key, checkpoint in found.items():
+        if key not in missing:
+            figures[key] = _measured(_exported(checkpoint, say), annotations, images, device)
+            say(f"{key:<12} {figures[key].seconds:.4f} s  AP50 {figures[key].ap50:.3f}")
+    if plot is not None:
+        _draw(figures, plot)
+    return {
+        "seconds_per_image": {key: round(each.seconds, 5) for key, each in figures.items()},
+        "proposing_s": {key: round(each.proposing_s, 5) for key, each in figures.items()},
+        "AP50": {key: round(each.ap50, 4) for key, each in figures.items()},
+        "AP": {key: round(each.ap, 4) for key, each in figures.items()},
+        "speed_up": _speed_ups({key: each.seconds for key, each in figures.items()}),
+        "lecture_speed_up": _speed_ups(LECTURE_S),
+        "missing": missing,
+    }
+
+
+def _speed_ups(seconds: dict[str, float]) -> dict[str, float]:
+    """Over R-CNN; nothing where it was not measured."""
+    return {key: round(seconds["rcnn"] / each, 1) for key, each in seconds.items() if "rcnn" in seconds}
+
+
+def _exported(checkpoint: Path, say: Say) -> Path:
+    out = checkpoint.with_suffix(".onnx")
+    if not out.is_file() or out.stat().st_mtime < checkpoint.stat().st_mtime:
+        export_model(checkpoint, out, say=say)
+    return out
+
+
+def _measured(model: Path, annotations: Path, images: Path, device: Device) -> _Figures:
+    detector = Detector(model, device)
+    file = read_coco(annotations, detector.spec.names)
+    examples = examples_of(file, images)
+    seconds: list[float] = []
+    predictions = []
+    detector.detect_images([examples[0].read()], SCORE_FLOOR)  # the first run plans its memory
+    for example in examples:
+        picture = example.read()
+        started = perf_counter()
+        (found,) = detector.detect_images([picture], SCORE_FLOOR)
+        seconds.append(perf_counter() - started)
+        predictions.append(Prediction(example.image_id, found.boxes, found.scores, found.classes))
+    metrics = judged(ground_truth(file, detector.spec.names), detector.spec.names, predictions)
+    return _Figures(median(seconds), _proposing_s(detector, examples[:PROPOSED]), metrics.AP, metrics.AP50)
+
+
+def _proposing_s(detector: Detector, examples: list[Example]) -> float:
+    """Seconds a picture of the search alone; 0 for a model that finds its own boxes."""
+    rule = detector.spec.proposal_rule
+    if rule is None:
+        return 0.0
+    seconds = []
+    for example in examples:
+        letterbox = detector.spec.place(example.width, example.height)
+        placed = letterbox.apply(example.read())
+        started = perf_counter()
+        rule.inside(placed, letterbox)
+        seconds.append(perf_counter() - started)
+    return median(seconds)
+
+
+def _draw(figures: dict[str, _Figures], path: Path) -> None:
+    """Seconds a picture, downwards to the right, against AP50."""
+    from matplotlib.figure import Figure  # of the extra plots
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for key, each in figures.items():
+        axes.scatter(each.seconds, each.ap50, s=40)
+        axes.annotate(
+            SYSTEMS[key], (each.seconds, each.ap50), xytext=(6, 4), textcoords="offset points", fontsize=9
+        )
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xlabel("seconds a picture (faster to the right)")
+    axes.set_ylabel("AP50")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
