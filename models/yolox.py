@@ -17,13 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.backbone import (
-    PIXEL_MEAN,
-    PIXEL_STD,
-    DepthwiseConv2d,
-    EfficientNetLite0,
-    load_imagenet_weights,
-)
+from models.backbones.depthwise import DepthwiseConv2d
+from models.backbones.efficientnet_lite0 import PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
 from models.detector import Detector
 from models.grid import STRIDES, decode_boxes, grid
 from models.losses import detection_loss
@@ -145,7 +140,7 @@ class Yolox(Detector):
             return detection_loss(raw.float(), where, targets).weighted()
 
     def start_from_imagenet(self) -> None:
-        load_imagenet_weights(self.backbone)
+        self.backbone.load_imagenet()
 
     def early(self, blocks: int) -> Iterable[nn.Module]:
         return self.backbone.early(blocks)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.backbone import (
+from models.backbones.depthwise import DepthwiseConv2d
+from models.backbones.efficientnet_lite0 import (
     PIXEL_MEAN,
     PIXEL_STD,
-    DepthwiseConv2d,
     EfficientNetLite0,
     imagenet_weights_path,
     load_imagenet_weights,
