@@ -10,17 +10,23 @@ from collections.abc import Callable
 from models.backbones.alexnet import AlexNet
 from models.backbones.backbone import Backbone, Classifier
 from models.backbones.efficientnet_lite0 import EfficientNetLite0
+from models.backbones.googlenet import GoogLeNet
+from models.backbones.mobilenet_v2 import MobileNetV2
 from models.backbones.resnet import ResNet
 from models.backbones.vgg import VGG16
+from models.backbones.zfnet import ZFNet
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "alexnet": AlexNet,
+    "zfnet": ZFNet,
     "vgg16": VGG16,
+    "googlenet": GoogLeNet,
     "resnet18": lambda: ResNet(18),
     "resnet34": lambda: ResNet(34),
     "resnet50": lambda: ResNet(50),
     "resnet101": lambda: ResNet(101),
+    "mobilenet_v2": MobileNetV2,
 }
 
 

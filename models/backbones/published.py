@@ -6,6 +6,7 @@ Nothing in a file is executed. Knows nothing of any network.
 from __future__ import annotations
 
 import pickle
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -59,3 +60,11 @@ def _read(path: Path, expected: str) -> dict[str, Tensor]:
 
 def _other(path: Path, why: str, expected: str) -> DataError:
     return DataError(f"{path}: {why}; expected torchvision's weights, {expected}")
+
+
+def package_file(package: str, inside: str) -> Path | None:
+    """Where an installed package has its file ``inside``; None if the package is not installed."""
+    try:
+        return Path(str(distribution(package).locate_file(inside)))
+    except PackageNotFoundError:
+        return None

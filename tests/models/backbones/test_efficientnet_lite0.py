@@ -3,22 +3,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch.nn import functional
 
 from models.backbones.depthwise import DepthwiseConv2d
 from models.backbones.efficientnet_lite0 import (
-    PIXEL_MEAN,
-    PIXEL_STD,
     EfficientNetLite0,
+    ImageNetHead,
     imagenet_weights_path,
     load_imagenet_weights,
 )
-from models.coco import load_coco
 from models.errors import DataError
+from tests.models.backbones.crops import cats_and_buses
 
 
 @pytest.mark.parametrize("blocks", [12, 13, 16])
@@ -51,47 +48,35 @@ def test_features_have_their_strides_and_channels() -> None:
     assert backbone.channels == (40, 112, 192)
 
 
-def test_the_weights_know_a_cat_from_a_bus(shared: Path) -> None:
-    """The whole network with the package's own classifier: normalisation, padding and order are right."""
-    annotations = shared / "data" / "coco-mini" / "instances_val.json"
-    examples = load_coco(annotations, annotations.parent / "images", ("cat", "bus"))
-    wanted = {
-        0: range(281, 286),
-        1: (654, 779, 874),
-    }  # ImageNet's house cats; minibus, school and trolley bus
-    package = torch.load(imagenet_weights_path(), weights_only=True)
-    backbone = EfficientNetLite0()
-    load_imagenet_weights(backbone)
-    backbone.eval()
-    right = total = 0
-    for example in examples:
-        for box, class_ in zip(example.boxes.astype(int), example.classes, strict=True):
-            if (box[2] - box[0]) * (box[3] - box[1]) > 12_000:
-                crop = example.read()[box[1] : box[3], box[0] : box[2]]
-                right += _classified(backbone, package, crop) in wanted[int(class_)]
-                total += 1
-    print(f"{right} of {total} right")
-    assert total >= 15
-    assert right / total > 0.5  # of a thousand classes; many are cut off or half hidden
-
-
-def _classified(
-    backbone: EfficientNetLite0, package: dict[str, torch.Tensor], crop: npt.NDArray[np.uint8]
-) -> int:
-    resized = cv2.resize(crop, (224, 224), interpolation=cv2.INTER_AREA)
-    images = (torch.from_numpy(resized).permute(2, 0, 1)[None].float() - PIXEL_MEAN) / PIXEL_STD
+def test_trunk_and_top_are_the_network_cut_at_stride_16() -> None:
+    backbone = EfficientNetLite0().eval()
+    images = backbone.normalise(torch.randint(0, 256, (1, 96, 160, 3), dtype=torch.uint8))
     with torch.no_grad():
-        x = functional.conv2d(backbone(images)[2], package["_conv_head.weight"])
-        x = functional.batch_norm(
-            x,
-            package["_bn1.running_mean"],
-            package["_bn1.running_var"],
-            package["_bn1.weight"],
-            package["_bn1.bias"],
-            eps=1e-3,
-        )
-        logits = functional.relu6(x).mean((2, 3)) @ package["_fc.weight"].T + package["_fc.bias"]
-    return int(logits.argmax())
+        _, at_16, at_32 = backbone(images)
+        trunk = backbone.trunk(images)
+        top = backbone.top(trunk)
+        regions = backbone.top(torch.rand(3, backbone.trunk_channels, backbone.pool_size, backbone.pool_size))
+    assert trunk.equal(at_16)
+    assert torch.allclose(top, at_32.mean((2, 3)), atol=1e-6)
+    assert regions.shape == (3, backbone.top_channels)
+
+
+def test_the_weights_know_a_cat_from_a_bus(shared: Path) -> None:
+    """The whole network: normalisation, padding and order are right."""
+    backbone, head = EfficientNetLite0(), ImageNetHead()
+    for part in (backbone, head):
+        part.load_imagenet()
+        part.eval()
+    crops = cats_and_buses(shared)
+    right = 0
+    for crop, wanted in crops:
+        resized = cv2.resize(crop, (224, 224), interpolation=cv2.INTER_AREA)
+        with torch.no_grad():
+            logits = head(backbone(backbone.normalise(torch.from_numpy(resized)[None]))[2])
+        right += int(logits.argmax()) in wanted
+    print(f"{right} of {len(crops)} right")
+    assert len(crops) >= 15
+    assert right / len(crops) > 0.5  # of a thousand classes; many are cut off or half hidden
 
 
 def test_depthwise_convolutions_stay_exact_under_autocast() -> None:

@@ -1,0 +1,79 @@
+"""ZFNet (Zeiler and Fergus, arXiv 1311.2901, figure 3): AlexNet that looks closer in its first layers.
+
+torchvision has no such network, so there are no published weights of its kind: it trains from nothing.
+The sizes of the layers are the paper's. After the first two poolings the paper normalises contrast across
+the maps; here with the constants of AlexNet (Krizhevsky et al., section 3.3), whose alpha of 1e-4 torch
+divides by the 5 maps. Knows nothing of detection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from models.backbones.backbone import Classifier, initialise
+
+_TRUNK = 14  # layers before the last pooling
+_CONVOLUTIONS = (0, 4, 8, 10, 12)
+
+
+class ZFNet(Classifier):
+    """Five convolutions, three fully connected layers."""
+
+    head = "classifier.6"
+    published = ""
+    pool_size = 6
+    trunk_channels = 256
+    top_channels = 4096
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 96, 7, 2, 1),  # 224 -> 110
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),  # 55
+            nn.LocalResponseNorm(5, alpha=5e-4, k=2),
+            nn.Conv2d(96, 256, 5, 2),  # 26
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),  # 13
+            nn.LocalResponseNorm(5, alpha=5e-4, k=2),
+            nn.Conv2d(256, 384, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(384, 384, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2),  # 6
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(self.pool_size)  # the identity for 224x224
+        self.classifier = nn.Sequential(
+            nn.Dropout(),
+            nn.Linear(256 * 6 * 6, 4096),  # fc6
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(4096, 4096),  # fc7
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, 1000),
+        )
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.avgpool(self.features(images))  # (B, 256, 6, 6)
+        logits: Tensor = self.classifier(x.flatten(1))
+        return logits
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """conv5, (B, 256, h, w)."""
+        x: Tensor = self.features[:_TRUNK](images)
+        return x
+
+    def top(self, regions: Tensor) -> Tensor:
+        """fc6 and fc7 of (R, 256, 6, 6): (R, 4096)."""
+        x: Tensor = self.classifier[:6](regions.flatten(1))
+        return x
+
+    def early(self, blocks: int) -> Iterable[nn.Module]:
+        """The first ``blocks`` convolutions."""
+        for index in _CONVOLUTIONS[:blocks]:
+            yield self.features[index]
