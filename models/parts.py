@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -39,4 +39,28 @@ class YoloxPart(NetworkPart):
     width: Annotated[int, Field(ge=8, le=512)] = 80
 
 
-ModelPart = YoloxPart
+class YoloV1Part(NetworkPart):
+    """See :class:`models.lineage.yolo_v1.YoloV1Config`."""
+
+    family: Literal["yolo-v1"]
+    backbone: str = "efficientnet_lite0"
+    rows: Annotated[int, Field(ge=1, le=64)] = 7
+    columns: Annotated[int, Field(ge=1, le=64)] = 9
+    boxes: Annotated[int, Field(ge=1, le=16)] = 2
+    width: Annotated[int, Field(ge=8, le=1024)] = 128
+    head: Literal["connected", "convolutional"] = "connected"
+    hidden: Annotated[int, Field(ge=8, le=4096)] = 512
+
+
+def _family(value: Any) -> str:
+    """Which part a recipe's ``model`` is: a family that is not named is lookout's own."""
+    family = value.get("family", _DEFAULT) if isinstance(value, dict) else getattr(value, "family", _DEFAULT)
+    return str(family)
+
+
+_DEFAULT = "lookout-yolox"
+
+ModelPart = Annotated[
+    Annotated[YoloxPart, Tag("lookout-yolox")] | Annotated[YoloV1Part, Tag("yolo-v1")],
+    Discriminator(_family),
+]

@@ -76,7 +76,7 @@ def build(recipe: Recipe) -> Trainer:
     """A trainer at its start, seeded by the recipe.
 
     Raises:
-        RecipeError: the recipe asks for CUDA where there is none.
+        RecipeError: the recipe asks for CUDA where there is none, or for a network that cannot be.
         DataError: the package with the ImageNet weights is missing.
     """
     torch.manual_seed(recipe.seed)
@@ -84,7 +84,10 @@ def build(recipe: Recipe) -> Trainer:
         torch.set_num_threads(recipe.threads)
     device = _device(recipe)
     part = recipe.model
-    model = FAMILIES[part.family].build({"names": recipe.names, **part.config()})
+    try:
+        model = FAMILIES[part.family].build({"names": recipe.names, **part.config()})
+    except ValueError as error:  # values that each are possible, but not together
+        raise RecipeError(f"model: {error}") from error
     if part.pretrained:
         model.start_from_imagenet()
     for module in model.early(recipe.schedule.frozen_blocks):

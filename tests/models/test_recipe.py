@@ -25,7 +25,7 @@ def _load(folder: Path, text: str) -> None:
 
 
 def test_the_recipes_that_ship_are_valid() -> None:
-    recipes = sorted((ROOT / "configs" / "train").glob("*.yaml"))
+    recipes = sorted((ROOT / "configs" / "train").rglob("*.yaml"))
     assert recipes
     for path in recipes:
         assert load_recipe(path).name == path.stem
@@ -88,6 +88,21 @@ def test_mistakes_are_named_by_their_path(tmp_path: Path, before: str, after: st
         _load(tmp_path, GOOD.replace(before, after))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_keys_of_a_network_are_those_of_its_family(tmp_path: Path) -> None:
+    network = "name: mine\nmodel: {family: yolo-v1, rows: 5, columns: 6}"
+    (tmp_path / "recipe.yaml").write_text(GOOD.replace("name: mine", network))
+    part = load_recipe(tmp_path / "recipe.yaml").model
+    assert part.family == "yolo-v1"
+    assert part.config()["rows"] == 5
+    for wrong, message in (
+        ("{family: yolo-v1, backbone_blocks: 13}", r"model\.backbone_blocks: unknown key"),
+        ("{family: yolo-v1, rows: 0}", r"model\.rows: .* not 0"),
+        ("{family: yolo-v9}", r"model\.family: is 'yolo-v9', expected .*'yolo-v1'"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            _load(tmp_path, GOOD.replace("name: mine", f"name: mine\nmodel: {wrong}"))
 
 
 def test_files_that_are_not_recipes(tmp_path: Path) -> None:

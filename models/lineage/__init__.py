@@ -1,0 +1,1 @@
+"""The detectors of the years in which detection went from minutes to real time: one system a file."""
