@@ -45,6 +45,7 @@ class Wishes:
         input_size: height and width, for a file that takes any.
         nms_threshold: IoU above which the lower-scoring box of the same class is dropped.
         anchors: file of a model's anchors, .npy or lines of four numbers, for a file that lacks them.
+        weights: a Darknet network's, whose ``.cfg`` file holds none.
     """
 
     names: tuple[str, ...] | None = None
@@ -56,6 +57,7 @@ class Wishes:
     input_size: Size | None = None
     nms_threshold: float = NMS_THRESHOLD
     anchors: Path | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

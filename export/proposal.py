@@ -1,7 +1,7 @@
 """Whatever was given to ``lookout export``, as a contract graph that is not yet proven.
 
-The only place where a checkpoint, a stranger's ONNX file and a finished contract file part ways. Loads torch
-only for a checkpoint.
+The only place where a checkpoint, a Darknet network, a stranger's ONNX file and a finished contract file part
+ways. Loads torch only for the first two.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ def propose(what: Path, wishes: Wishes, precision: Precision) -> Proposal:
     """The contract graph of whatever was given.
 
     Args:
-        what: a checkpoint, a stranger's ONNX file, or a contract file whose precision is to be lowered.
+        what: a checkpoint, a Darknet ``.cfg``, a stranger's ONNX file, or a contract file whose precision is
+            to be lowered.
         wishes: what the user says of it.
         precision: that it is to have in the end.
 
     Raises:
         ArtifactError: it is no model, or it cannot get that precision.
         AdaptError: no adapter recognises it.
+        DarknetError: a Darknet file cannot be read, or the weights are of another network.
     """
-    model = None if is_zip(what) else load(what)
+    model = None if is_zip(what) or is_darknet(what) else load(what)
     if model is not None and is_contract(model):
         return _contract_file(what, model, wishes, precision)
     body = _body(what, model, wishes)
@@ -60,7 +62,7 @@ def propose(what: Path, wishes: Wishes, precision: Precision) -> Proposal:
         family=body.family,
         resize=body.resize,
         nms_threshold=body.nms_threshold,
-        source_sha256=sha256(what),
+        source_sha256=sha256(wishes.weights or what),
         precision=found,
     )
     return Proposal(body.model, spec, body.said, body.reference)
@@ -82,6 +84,16 @@ def _contract_file(what: Path, model: onnx.ModelProto, wishes: Wishes, precision
 
 
 def _body(what: Path, model: onnx.ModelProto | None, wishes: Wishes) -> Body:
+    if is_darknet(what):
+        from export.torch_export import darknet_body
+
+        if wishes.weights is None:
+            raise ArtifactError(
+                f"{what}: is a Darknet network; give its weights, too: --weights FILE.weights"
+            )
+        return darknet_body(what, wishes.weights, wishes.names, wishes.nms_threshold)
+    if wishes.weights is not None:
+        raise ArtifactError(f"{what}: holds its own weights; --weights goes with a Darknet .cfg file alone")
     if model is None:  # torch saves checkpoints as zip archives
         from export.torch_export import checkpoint_body
 
@@ -102,6 +114,11 @@ def sha256(path: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_darknet(path: Path) -> bool:
+    """Whether a file is the description of a Darknet network, by its name."""
+    return path.suffix == ".cfg"
 
 
 def is_zip(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A checkpoint of lookout's own detector -> a body (see ``graph``), by torch's exporter.
+"""A checkpoint of lookout's own, or a Darknet network -> a body (see ``graph``), by torch's exporter.
 
 Knows nothing of NMS or metadata; the only file here that imports torch.
 """
@@ -23,6 +23,7 @@ from export.reference import Floats, Found, Ints, Pixels, find
 from models.boxes import nms
 from models.checkpoint import load_checkpoint
 from models.detector import Detector
+from models.lineage.darknet import read_darknet
 
 
 class _FromPictures(nn.Module):
@@ -50,7 +51,30 @@ def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: fl
         AdaptError: the names do not fit its classes.
     """
     model, meta = load_checkpoint(path)
-    height, width = meta.input_height, meta.input_width
+    said = f"lookout checkpoint, {meta.family} after {meta.epoch} epochs"
+    return _body(model, class_names(path, names or meta.names, len(meta.names)), nms_threshold, said)
+
+
+def darknet_body(cfg: Path, weights: Path, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
+    """The body of a Darknet network.
+
+    Args:
+        cfg: its ``.cfg`` file.
+        weights: its ``.weights`` file.
+        names: of its classes; None is enough for COCO's 80.
+        nms_threshold: used by the reference.
+
+    Raises:
+        DarknetError: one of the files cannot be read, or they do not fit each other.
+        AdaptError: the names do not fit its classes.
+    """
+    model = read_darknet(cfg, weights)
+    names = class_names(cfg, names, len(model.config.names))
+    return _body(model, names, nms_threshold, f"Darknet network with the weights of {weights.name}")
+
+
+def _body(model: Detector, names: tuple[str, ...], nms_threshold: float, said: str) -> Body:
+    height, width = model.config.input_height, model.config.input_width
     whole = _FromPictures(model).eval()
 
     def reference(picture: Pixels) -> Found:
@@ -60,12 +84,12 @@ def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: fl
 
     return Body(
         model=complete(_to_onnx(whole, height, width), nms_threshold),
-        family=meta.family,
-        names=class_names(path, names or meta.names, len(meta.names)),
+        family=model.family,
+        names=names,
         input_height=height,
         input_width=width,
         reference=reference,
-        said=f"lookout checkpoint, {meta.family} after {meta.epoch} epochs",
+        said=said,
         nms_threshold=nms_threshold,
     )
 

@@ -85,7 +85,8 @@ def _add_export(commands: Any) -> None:
     command = commands.add_parser(
         "export", help="turn a checkpoint or a stranger's .onnx into a lookout model"
     )
-    command.add_argument("what", help="checkpoint (.pt), ONNX file, or a model's name (see: lookout models)")
+    text = "checkpoint (.pt), ONNX file, Darknet .cfg, or a model's name (see: lookout models)"
+    command.add_argument("what", help=text)
     command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     command.add_argument(
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the network (default: fp32)"
@@ -110,6 +111,7 @@ def _add_export(commands: Any) -> None:
     stranger.add_argument(
         "--anchors", type=Path, metavar="FILE", help="an SSD's anchors: .npy, or four numbers a line"
     )
+    stranger.add_argument("--weights", type=Path, metavar="FILE", help="a Darknet network's .weights file")
     command.set_defaults(run=_export)
 
 
@@ -222,6 +224,7 @@ def _export(options: argparse.Namespace) -> None:
         resize=options.resize,
         input_size=input_size(options.input_size),
         anchors=options.anchors,
+        weights=options.weights,
     )
     annotated = _annotated(options)
     export_model(

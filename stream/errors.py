@@ -9,6 +9,7 @@
     ├── ParityError                  the export differs from its model  (export/parity.py)
     ├── DataError, RecipeError       annotations, training recipes      (models/errors.py)
     ├── CheckpointError              not a checkpoint of lookout train  (models/checkpoint.py)
+    ├── DarknetError                 a .cfg or .weights not to be read  (models/lineage/darknet_cfg.py)
     ├── TrainingDiverged             the loss is no longer a number     (models/trainer.py)
     ├── TrainingStopped              no memory, or a worker killed      (models/train.py)
     ├── DeviceUnavailable            asked-for hardware or backend is not there
