@@ -53,7 +53,7 @@ lint: setup
 # What only computes, or waits for as long as it takes, takes every core; browsers and what measures time run one by one.
 TOGETHER := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
 	allowed annotate barcode bench_precision config config_edit detector encode images live_config logs memory offline \
-	references regions resume seek sei session sources sources_clock sources_gstreamer sources_network tracking \
+	evaluate references regions resume seek sei session sources sources_clock sources_gstreamer sources_network tracking \
 	tracking_mot tracking_reference))
 
 test: lint

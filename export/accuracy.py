@@ -17,7 +17,8 @@ from rich.progress import track
 
 from export.artifact import ModelSpec
 from export.cpu import cpu_session
-from models.coco import Example, load_coco, read_coco
+from models.annotations import read_annotations
+from models.coco import Example, examples_of
 
 if TYPE_CHECKING:
     from faster_coco_eval import COCO
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """COCO JSON annotations, and the folder of their pictures."""
+    """COCO JSON or VOC annotations, and the folder of their pictures."""
 
     annotations: Path
     images: Path
@@ -42,11 +43,11 @@ class Truth:
 
     @classmethod
     def read(cls, annotated: Annotated, names: tuple[str, ...]) -> Truth:
-        """Raises DataError: the annotations are not COCO JSON, or a picture is missing."""
+        """Raises DataError: the annotations are wrong, or a picture is missing."""
         from models.evaluate import ground_truth  # needs the train extra, which other exports do without
 
-        examples = load_coco(annotated.annotations, annotated.images, names)
-        return cls(examples, ground_truth(read_coco(annotated.annotations, names), names))
+        file = read_annotations(annotated.annotations, names)
+        return cls(examples_of(file, annotated.images), ground_truth(file, names))
 
 
 def average_precision(path: Path, spec: ModelSpec, truth: Truth, what: str) -> float:

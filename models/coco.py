@@ -98,7 +98,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class CocoFile:
-    """A checked COCO JSON file, as far as it concerns a model's classes."""
+    """A checked COCO JSON file, or others read into the same form, as far as it concerns a model's classes."""
 
     path: Path
     categories: tuple[str, ...]
@@ -275,12 +275,22 @@ def _clipped_box(bbox: object, picture: Picture, where: str) -> Box:
     x, y, width, height = map(float, bbox)
     if width < 0 or height < 0:
         raise DataError(f"{where}: bbox {bbox} has a negative size, expected x, y, width, height")
-    beyond = max(-x, -y, x + width - picture.width, y + height - picture.height)
-    if beyond > _OUTSIDE_TOLERANCE_PX and width > 0 and height > 0:
+    return clipped((x, y, x + width, y + height), picture, f"{where}: bbox {bbox}")
+
+
+def clipped(box: Box, picture: Picture, what: str) -> Box:
+    """An xyxy box clipped to its picture; it may have no area.
+
+    Raises:
+        DataError: it is partly outside, by more than annotation tools overshoot; ``what`` names it.
+    """
+    x1, y1, x2, y2 = box
+    beyond = max(-x1, -y1, x2 - picture.width, y2 - picture.height)
+    if beyond > _OUTSIDE_TOLERANCE_PX and x2 > x1 and y2 > y1:
         raise DataError(
-            f"{where}: bbox {bbox} leaves its picture of {picture.width}x{picture.height} by {beyond:.0f} pixels"
+            f"{what} leaves its picture of {picture.width}x{picture.height} by {beyond:.0f} pixels"
         )
-    return max(0.0, x), max(0.0, y), min(x + width, picture.width), min(y + height, picture.height)
+    return max(0.0, x1), max(0.0, y1), min(x2, picture.width), min(y2, picture.height)
 
 
 def _entries(document: dict[str, Any], key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

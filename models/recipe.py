@@ -18,14 +18,15 @@ from models.parts import ModelPart, Positive, Share, Strict, YoloxPart
 
 
 class ValidationSource(Strict):
-    """One COCO JSON file and its pictures."""
+    """Annotations and their pictures."""
 
     annotations: Annotated[Path, Field(strict=False)]
+    """A COCO JSON file, a folder of VOC's or ImageNet's XML files, or a VOC list of them (.txt)."""
     images: Annotated[Path, Field(strict=False)]
 
 
 class TrainingSource(ValidationSource):
-    """One COCO JSON file, its pictures, and how they are used."""
+    """Annotations, their pictures, and how they are used."""
 
     labelled: Literal["all", "partial"] = "all"
     """``partial``: objects without a box may be anywhere in these pictures."""

@@ -17,9 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from models.annotations import read_annotations
 from models.augment import Augmentation
 from models.checkpoint import read_checkpoint, save_checkpoint
-from models.coco import Example, examples_of, read_coco
+from models.coco import Example, examples_of
 from models.errors import DataError, LookoutError, RecipeError
 from models.evaluate import Metrics
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
@@ -186,7 +187,7 @@ def _examples(recipe: Recipe) -> list[Example]:
     found: list[Example] = []
     categories: set[str] = set()
     for source in recipe.data.train:
-        file = read_coco(source.annotations, recipe.names)
+        file = read_annotations(source.annotations, recipe.names)
         categories.update(file.categories)
         partial = source.labelled == "partial"
         found += examples_of(file, source.images, partial, source.extend_top) * source.repeat

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from faster_coco_eval import COCO
 
+from models.annotations import read_annotations
 from models.augment import letterboxed
-from models.coco import Example, examples_of, read_coco
+from models.coco import Example, examples_of
 from models.detector import Detector
 from models.evaluate import Metrics, Prediction, ground_truth, judged
 from models.letterbox import Letterbox
@@ -34,12 +35,12 @@ class ValidationSet:
 
 
 def load_validation(annotations: Path, images: Path, names: tuple[str, ...]) -> ValidationSet:
-    """The validation data of a COCO JSON file whose pictures are in the folder ``images``.
+    """The validation data of ``annotations`` whose pictures are in the folder ``images``.
 
     Raises:
         DataError: the annotations are wrong or have no box of ``names``, or a picture is missing.
     """
-    file = read_coco(annotations, names)
+    file = read_annotations(annotations, names)
     return ValidationSet(examples_of(file, images), ground_truth(file, names), names)
 
 

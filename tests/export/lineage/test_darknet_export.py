@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "tiny.cfg", tmp_path / "tiny.weights"
 
 
-def test_a_network_equals_its_export(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_network_equals_its_export(files: tuple[Path, Path], tmp_path: Path, log_kept: None) -> None:
     cfg, weights = files
     names = tmp_path / "two.names"
     names.write_text("person\ncar\n")
@@ -59,7 +59,7 @@ def test_yolov2s_passthrough_is_exported_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(
-    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], log_kept: None
 ) -> None:
     cfg, weights = files
     out = str(tmp_path / "out.onnx")
