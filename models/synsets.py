@@ -21,13 +21,9 @@ def read_synsets(path: Path, names: Sequence[str]) -> dict[str, str]:
     Raises:
         DataError: the mapping has another form, or a name stands for several synsets.
     """
-    file = next(
-        (found for folder in (path, *path.resolve().parents) if (found := folder / MAPPING).is_file()), None
-    )
-    if file is None:
-        return {}
-    words = _read(file)
-    found: dict[str, str] = {}
+    file = _mapping(path)
+    words = {} if file is None else _read(file)
+    meant: dict[str, str] = {}
     for name in names:
         by_id = [synset for synset in words if synset == name]
         by_words = [synset for synset, text in words.items() if text == name]
@@ -37,8 +33,13 @@ def read_synsets(path: Path, names: Sequence[str]) -> dict[str, str]:
             raise DataError(
                 f"{file}: {name} is {' and '.join(synsets)}; name the class by the one that is meant"
             )
-        found |= dict.fromkeys(synsets, name)
-    return found
+        meant |= dict.fromkeys(synsets, name)
+    return meant
+
+
+def _mapping(path: Path) -> Path | None:
+    files = (folder / MAPPING for folder in (path, *path.resolve().parents))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read(file: Path) -> dict[str, str]:
