@@ -55,6 +55,7 @@ class Darknet(Detector):
     """The whole detector."""
 
     family = "darknet"
+    config: DarknetConfig
 
     def __init__(self, config: DarknetConfig) -> None:
         super().__init__()

@@ -149,9 +149,8 @@ class Head(nn.Module):
     def decode(self, x: Tensor, input_height: int, input_width: int) -> tuple[Tensor, Tensor]:
         """What (B, K (5 + C), h, w) means: boxes (B, h w K, 4), xyxy in input pixels, scores (B, h w K, C)."""
         rows, columns = x.shape[2:]
-        raw = x.unflatten(1, (len(self.anchors), 5 + self.classes)).permute(
-            0, 3, 4, 1, 2
-        )  # (B, h, w, K, 5 + C)
+        raw = x.reshape(-1, len(self.anchors), 5 + self.classes, rows, columns)
+        raw = raw.permute(0, 3, 4, 1, 2)  # (B, h, w, K, 5 + C)
         row = torch.arange(rows, device=x.device)[:, None].expand(rows, columns)
         column = torch.arange(columns, device=x.device)[None].expand(rows, columns)
         place = torch.stack([column, row], 2)[:, :, None]  # (h, w, 1, 2)

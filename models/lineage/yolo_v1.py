@@ -71,6 +71,7 @@ class YoloV1(Detector):
     """The whole detector."""
 
     family = "yolo-v1"
+    config: YoloV1Config
 
     def __init__(self, config: YoloV1Config) -> None:
         super().__init__()
