@@ -1,7 +1,7 @@
 """YOLO: a picture to boxes in one pass (Redmon, Divvala, Girshick, Farhadi 2016, arXiv 1506.02640).
 
 The picture is divided into S x S cells. Each cell says how probable the C classes are if an object's
-centre lies in it, and predicts B boxes with a confidence each: probability of an object times the IoU
+centre lies in it, and predicts K boxes with a confidence each: probability of an object times the IoU
 that the box has with it. The whole is one regression with squared errors, on two fully connected layers
 that see the entire picture.
 
@@ -31,7 +31,6 @@ NO_OBJECT_WEIGHT = 0.5
 
 LEAK = 0.1
 DROPOUT = 0.5
-HEAD_STRIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,11 @@ class YoloV1Config:
     rows: int = 7
     columns: int = 9
     boxes: int = 2
-    """B, the boxes that each cell predicts."""
+    """K, the boxes that each cell predicts; the paper calls it B."""
     width: int = 128
     """Channels of the convolutions after the backbone; the paper has 1024."""
     head: Literal["connected", "convolutional"] = "connected"
-    """``convolutional``: a 1x1 convolution in place of the two layers; the grid is then of stride 32."""
+    """``convolutional``: a 1x1 convolution in place of the two layers, on a grid of stride 32."""
     hidden: int = 512
     """Width of the first fully connected layer; the paper has 4096."""
 
@@ -79,36 +78,31 @@ class YoloV1(Detector):
         self.backbone = build_backbone(config.backbone)
         self.extra = _convolutions(self.backbone.trunk_channels, config.width)
         outputs = config.boxes * 5 + len(config.names)
+        channels, rows, columns = self._features()
         if config.head == "convolutional":
-            self._check_grid()
-            self.head: nn.Module = nn.Conv2d(config.width, outputs, 1)
+            if (config.rows, config.columns) != (rows, columns):
+                raise ValueError(
+                    f"rows and columns are {config.rows} and {config.columns}; a convolutional head has a cell "
+                    f"for every one of its features, here {rows} and {columns}"
+                )
+            self.head: nn.Module = nn.Conv2d(channels, outputs, 1)
         else:
             self.head = nn.Sequential(
                 nn.Flatten(),
-                nn.Linear(self._features(), config.hidden),
+                nn.Linear(channels * rows * columns, config.hidden),
                 nn.LeakyReLU(LEAK),
                 nn.Dropout(DROPOUT),
                 nn.Linear(config.hidden, outputs * config.rows * config.columns),
                 nn.Unflatten(1, (outputs, config.rows, config.columns)),
             )
 
-    def _check_grid(self) -> None:
-        config = self.config
-        wanted = (config.input_height // HEAD_STRIDE, config.input_width // HEAD_STRIDE)
-        if (config.rows, config.columns) != wanted:
-            raise ValueError(
-                f"rows and columns are {config.rows} and {config.columns}; a convolutional head has a cell for "
-                f"every {HEAD_STRIDE} pixels, here {wanted[0]} and {wanted[1]}"
-            )
-
     @torch.no_grad()
-    def _features(self) -> int:
-        """How many numbers the convolutions leave of one picture."""
-        was_training = self.training
+    def _features(self) -> torch.Size:
+        """What the convolutions leave of one picture: channels, height, width."""
         shape = (1, 3, self.config.input_height, self.config.input_width)
-        count = self.eval().extra(self.backbone.trunk(torch.zeros(shape))).numel()
-        self.train(was_training)
-        return int(count)
+        features: Tensor = self.eval().extra(self.backbone.trunk(torch.zeros(shape)))
+        self.train()
+        return features.shape[1:]
 
     def normalise(self, images: Tensor) -> Tensor:
         return self.backbone.normalise(images)

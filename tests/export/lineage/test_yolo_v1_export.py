@@ -11,16 +11,15 @@ from export.convert import export_model
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
 
-@pytest.mark.parametrize("head", ["connected", "convolutional"])
-def test_a_checkpoint_equals_its_export(tmp_path: Path, head: str) -> None:
+def test_a_checkpoint_equals_its_export(tmp_path: Path) -> None:
     from models.checkpoint import save_checkpoint
     from models.lineage.yolo_v1 import YoloV1, YoloV1Config
 
     torch.manual_seed(0)
-    config = YoloV1Config(("person", "car"), 96, 160, rows=3, columns=5, width=32, hidden=64, head=head)  # type: ignore[arg-type]
+    config = YoloV1Config(("person", "car"), 96, 160, rows=3, columns=5, width=32, hidden=64)
     model = YoloV1(config)
     model.start_from_imagenet()  # features of random weights vanish with depth
-    last = model.head if head == "convolutional" else model.head[4]
+    last = model.head[4]
     with torch.no_grad():
         last.weight.mul_(3)
         last.bias.fill_(0.6)
