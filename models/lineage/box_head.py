@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.lineage.box_coding import NORMALISED, clip, decode, encode
-from models.lineage.regions import Sample
+from models.lineage.regions import Sample, match_regions, sample
 from models.target import Target
 
 _CANDIDATES = 1000
@@ -51,18 +51,44 @@ class Wanted:
     """float32 (R, 4): the way to the ground truth; 0 for background."""
 
 
-def wanted(regions: Tensor, sample: Sample, target: Target) -> Wanted:
+def wanted(regions: Tensor, chosen: Sample, target: Target) -> Wanted:
     """Of one picture's sampled regions.
 
     Args:
-        regions: float32 (R, 4), those of ``sample.rows`` in that order.
+        regions: float32 (R, 4), those of ``chosen.rows`` in that order.
     """
-    objects = len(sample.objects)
+    objects = len(chosen.objects)
     classes = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
-    classes[:objects] = target.classes[sample.matched] + 1
+    classes[:objects] = target.classes[chosen.matched] + 1
     deltas = torch.zeros_like(regions)
-    deltas[:objects] = encode(target.boxes[sample.matched], regions[:objects], NORMALISED)
+    deltas[:objects] = encode(target.boxes[chosen.matched], regions[:objects], NORMALISED)
     return Wanted(classes, deltas)
+
+
+def choose(
+    proposals: list[Tensor], targets: list[Target], count: int, object_share: float = 0.25, low: float = 0.0
+) -> tuple[Tensor, Tensor, list[Wanted]]:
+    """The regions of a batch to learn from; the ground truth is proposed as well.
+
+    Args:
+        proposals: of each picture float32 (R, 4); those without area are padding.
+        targets: of each picture.
+        count: regions a picture.
+        object_share: objects among them, at most.
+        low: see :func:`models.lineage.regions.match_regions`.
+
+    Returns:
+        boxes float32 (K, 4), int64 (K,) the picture of each, and for each picture what they should be.
+    """
+    boxes, pictures, those = [], [], []
+    for picture, (some, target) in enumerate(zip(proposals, targets, strict=True)):
+        real = some[(some[:, 2:] > some[:, :2]).all(1)]
+        regions = torch.cat([real, target.boxes])
+        chosen = sample(match_regions(regions, target, low=low), count, object_share)
+        boxes.append(regions[chosen.rows])
+        pictures.append(torch.full_like(chosen.rows, picture))
+        those.append(wanted(boxes[-1], chosen, target))
+    return torch.cat(boxes), torch.cat(pictures), those
 
 
 def head_losses(logits: Tensor, deltas: Tensor, those: list[Wanted]) -> dict[str, Tensor]:
