@@ -17,6 +17,7 @@ from models.target import Target
 
 _CANDIDATES = 1000
 """Of many regions times many classes, so many pairs leave the detector."""
+_MIN_SIDE = 0.01
 
 
 class BoxPredictor(nn.Module):
@@ -124,10 +125,10 @@ def refined(
     """
     batch, regions, classes = *proposals.shape[:2], logits.shape[1] - 1
     scores = logits.float().softmax(1)[:, 1:].view(batch, regions, classes)
-    real = (proposals[..., 2:] > proposals[..., :2]).all(2, keepdim=True)
-    scores = torch.where(real, scores, 0.0)
     ways = deltas.float()[:, 1:].view(batch, regions, classes, 4)
     boxes = clip(decode(ways, proposals[:, :, None], NORMALISED), height, width)
+    real = ((boxes[..., 2:] - boxes[..., :2]) >= _MIN_SIDE).all(-1)  # of padding and outside, nothing is left
+    scores = torch.where(real, scores, 0.0)
     if classes == 1:
         return boxes[:, :, 0], scores
     best, pairs = scores.flatten(1).topk(min(_CANDIDATES, regions * classes), 1)  # (B, N)
