@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from onnxscript import opset18
 
+import models.lineage.fpn
 import models.lineage.roi
 import models.lineage.suppression  # noqa: F401  (these define the operators)
 
@@ -21,6 +22,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For ``custom_translation_table`` of ``torch.onnx.export``."""
     return {
         torch.ops.lookout.roi_align.default: _roi_align,
+        torch.ops.lookout.pyramid_roi_align.default: _pyramid_roi_align,
         torch.ops.lookout.suppress.default: _suppress,
     }
 
@@ -39,6 +41,33 @@ def _roi_align(
         sampling_ratio=samples,
         spatial_scale=scale,
     )
+
+
+def _pyramid_roi_align(
+    stride_4: Any,
+    stride_8: Any,
+    stride_16: Any,
+    stride_32: Any,
+    boxes: Any,
+    pictures: Any,
+    levels: Any,
+    size: int,
+) -> Any:
+    """See :func:`models.lineage.fpn.pyramid_roi_align`: level after level, then in the boxes' order again."""
+    rows, found = [], []
+    for level, features in enumerate((stride_4, stride_8, stride_16, stride_32)):
+        here = op.Equal(levels, op.Constant(value_int=level))
+        some = op.Reshape(op.NonZero(here), op.Constant(value_ints=[-1]))
+        scale = 1 / models.lineage.fpn.STRIDES[level]
+        rows.append(some)
+        found.append(
+            _roi_align(features, op.Gather(boxes, some), op.Gather(pictures, some), size, scale, 2, False)
+        )
+    order = op.Concat(*rows, axis=0)  # a permutation; where each box went to is its inverse
+    count = op.Squeeze(op.Shape(order))
+    steps = op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1))
+    places = op.ScatterElements(op.Mul(order, op.Constant(value_int=0)), order, steps)
+    return op.Gather(op.Concat(*found, axis=0), places)
 
 
 def _suppress(boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:

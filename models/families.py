@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.detector import Config, Detector
+from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
+from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
 from models.yolox import Yolox, YoloxConfig
 
 
@@ -32,4 +34,6 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
+    FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
+    FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),
 }
