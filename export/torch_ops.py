@@ -13,7 +13,7 @@ from onnxscript import opset18
 
 import models.lineage.fpn
 import models.lineage.roi
-import models.lineage.suppression  # noqa: F401  (these define the operators)
+import models.lineage.suppression  # with those before, defines the operators
 
 op: Any = opset18  # its annotations are narrower than what it takes
 

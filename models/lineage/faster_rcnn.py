@@ -54,6 +54,9 @@ class FasterRcnn(Detector):
     """The whole detector."""
 
     family = "faster-rcnn"
+    config: FasterRcnnConfig
+    steps: Tensor
+    """int64 (): how often losses were asked for, which alternating goes by."""
 
     def __init__(self, config: FasterRcnnConfig) -> None:
         super().__init__()

@@ -71,6 +71,7 @@ class FasterRcnnFpn(Detector):
     """The whole detector."""
 
     family = "faster-rcnn-fpn"
+    config: FasterRcnnFpnConfig
 
     def __init__(self, config: FasterRcnnFpnConfig) -> None:
         super().__init__()

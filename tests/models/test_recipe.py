@@ -25,7 +25,7 @@ def _load(folder: Path, text: str) -> None:
 
 
 def test_the_recipes_that_ship_are_valid() -> None:
-    recipes = sorted((ROOT / "configs" / "train").glob("*.yaml"))
+    recipes = sorted((ROOT / "configs" / "train").rglob("*.yaml"))
     assert recipes
     for path in recipes:
         assert load_recipe(path).name == path.stem
