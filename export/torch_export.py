@@ -1,6 +1,6 @@
 """A checkpoint of lookout's own, or a Darknet network -> a body (see ``graph``), by torch's exporter.
 
-Knows nothing of NMS or metadata; the only file here that imports torch.
+Knows nothing of NMS or metadata; with `torch_ops`, all that imports torch here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from export.contract import complete
 from export.graph import OPSET, modernised
 from export.names import class_names
 from export.reference import Floats, Found, Ints, Pixels, find
+from export.torch_ops import translations
 from models.boxes import nms
 from models.checkpoint import load_checkpoint
 from models.detector import Detector
@@ -110,6 +111,7 @@ def _to_onnx(whole: nn.Module, input_height: int, input_width: int) -> onnx.Mode
             output_names=["boxes", "class_scores"],
             dynamic_shapes={"images": {0: torch.export.Dim("B", min=1, max=1024)}},
             opset_version=OPSET,
+            custom_translation_table=translations(),
             dynamo=True,
             verbose=False,
         )

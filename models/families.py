@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.detector import Config, Detector
+from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
+from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
 from models.lineage.yolo_v1 import YoloV1, YoloV1Config
 from models.yolox import Yolox, YoloxConfig
 
@@ -34,4 +36,6 @@ class Family:
 FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
     YoloV1.family: Family(YoloV1Config, YoloV1),
+    FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
+    FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),
 }

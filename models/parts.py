@@ -12,6 +12,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=64, le=2048, multiple_of=32)]
+AnchorSizes = Annotated[
+    tuple[Annotated[int, Field(ge=4, le=4096)], ...], Field(min_length=1, max_length=9, strict=False)
+]
+AnchorRatios = Annotated[
+    tuple[Annotated[float, Field(ge=0.05, le=20)], ...], Field(min_length=1, max_length=9, strict=False)
+]
+Proposals = Annotated[int, Field(ge=4, le=4000)]
 
 
 class Strict(BaseModel):
@@ -52,6 +59,34 @@ class YoloV1Part(NetworkPart):
     hidden: Annotated[int, Field(ge=8, le=4096)] = 512
 
 
+class FasterRcnnPart(NetworkPart):
+    """See :class:`models.lineage.faster_rcnn.FasterRcnnConfig`."""
+
+    family: Literal["faster-rcnn"]
+    backbone: str = "efficientnet_lite0"
+    pooling: Literal["align", "max"] = "align"
+    anchor_sizes: AnchorSizes = (128, 256, 512)
+    anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
+    rpn_width: Annotated[int, Field(ge=8, le=2048)] = 512
+    proposals: Proposals = 300
+    regions: Proposals = 128
+    training: Literal["joint", "alternating"] = "joint"
+    frozen_norm: bool = True
+
+
+class FasterRcnnFpnPart(NetworkPart):
+    """See :class:`models.lineage.faster_rcnn_fpn.FasterRcnnFpnConfig`."""
+
+    family: Literal["faster-rcnn-fpn"]
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    anchor_sizes: Annotated[AnchorSizes, Field(min_length=5, max_length=5)] = (32, 64, 128, 256, 512)
+    anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
+    proposals: Proposals = 1000
+    regions: Proposals = 512
+    head_width: Annotated[int, Field(ge=8, le=8192)] = 1024
+    norm_epsilon: Annotated[float, Field(ge=0, le=0.1)] = 1e-5
+
+
 def _family(value: Any) -> str:
     """Which part a recipe's ``model`` is: a family that is not named is lookout's own."""
     family = value.get("family", _DEFAULT) if isinstance(value, dict) else getattr(value, "family", _DEFAULT)
@@ -61,6 +96,9 @@ def _family(value: Any) -> str:
 _DEFAULT = "lookout-yolox"
 
 ModelPart = Annotated[
-    Annotated[YoloxPart, Tag("lookout-yolox")] | Annotated[YoloV1Part, Tag("yolo-v1")],
+    Annotated[YoloxPart, Tag("lookout-yolox")]
+    | Annotated[YoloV1Part, Tag("yolo-v1")]
+    | Annotated[FasterRcnnPart, Tag("faster-rcnn")]
+    | Annotated[FasterRcnnFpnPart, Tag("faster-rcnn-fpn")],
     Discriminator(_family),
 ]

@@ -1,1 +1,1 @@
-"""The detectors of the years in which detection went from minutes to real time: one system a file."""
+"""The detectors of the years in which detection went from minutes to real time: one system or idea a file."""
