@@ -11,6 +11,7 @@ from typing import Any
 from models.detector import Config, Detector
 from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
+from models.lineage.hog_detector import HogConfig, HogDetector
 from models.yolox import Yolox, YoloxConfig
 
 
@@ -36,4 +37,5 @@ FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
     FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
     FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),
+    HogDetector.family: Family(HogConfig, HogDetector),
 }
