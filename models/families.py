@@ -11,6 +11,7 @@ from typing import Any
 from models.detector import Config, Detector
 from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
+from models.lineage.dpm import Dpm, DpmConfig
 from models.lineage.hog_detector import HogConfig, HogDetector
 from models.yolox import Yolox, YoloxConfig
 
@@ -37,5 +38,6 @@ FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
     FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
     FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),
+    Dpm.family: Family(DpmConfig, Dpm),
     HogDetector.family: Family(HogConfig, HogDetector),
 }
