@@ -74,6 +74,8 @@ class Body:
     """What was recognised, for the user."""
     resize: Resize = "letterbox"
     nms_threshold: float | None = None
+    proposals: str | None = None
+    """As of ``ModelSpec``."""
 
 
 def adapt(path: Path, model: onnx.ModelProto, wishes: Wishes) -> Body:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from export.adapt import Body
+from export.artifact import ProposalRule
 from export.contract import complete
 from export.graph import OPSET, modernised
 from export.names import class_names
@@ -33,8 +34,8 @@ class _FromPictures(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        boxes, class_scores = self.model.decode(self.model.normalise(images))
+    def forward(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        boxes, class_scores = self.model.decode(self.model.normalise(images), proposals)
         return boxes, class_scores
 
 
@@ -55,9 +56,10 @@ def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: fl
     height, width = meta.input_height, meta.input_width
     whole = _FromPictures(model).eval()
 
-    def reference(picture: Pixels) -> Found:
+    def reference(picture: Pixels, proposals: Floats | None = None) -> Found:
+        given = [torch.from_numpy(each)[None] for each in (picture, proposals) if each is not None]
         with torch.inference_mode():
-            boxes, class_scores = whole(torch.from_numpy(picture)[None])
+            boxes, class_scores = whole(*given)
         return find(boxes[0].numpy(), class_scores[0].numpy(), threshold, _suppress)
 
     return Body(
@@ -69,7 +71,13 @@ def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: fl
         reference=reference,
         said=f"lookout checkpoint, {meta.family} after {meta.epoch} epochs",
         nms_threshold=threshold,
+        proposals=_proposals(model),
     )
+
+
+def _proposals(model: Detector) -> str | None:
+    """The rule by which boxes are to be proposed to it, which is in the configuration of those that take any."""
+    return str(model.config.proposals) if model.takes_proposals else None  # type: ignore[attr-defined]
 
 
 def _suppress(boxes: Floats, scores: Floats, classes: Ints, iou_threshold: float) -> Ints:
@@ -78,15 +86,21 @@ def _suppress(boxes: Floats, scores: Floats, classes: Ints, iou_threshold: float
     return kept.numpy()
 
 
-def _to_onnx(whole: nn.Module, input_height: int, input_width: int) -> onnx.ModelProto:
-    example = torch.zeros((2, input_height, input_width, 3), dtype=torch.uint8)  # a batch of 1 is specialised
+def _to_onnx(whole: _FromPictures, input_height: int, input_width: int) -> onnx.ModelProto:
+    batch = torch.export.Dim("B", min=1, max=1024)
+    # A batch of 1 is specialised.
+    examples = {"images": torch.zeros((2, input_height, input_width, 3), dtype=torch.uint8)}
+    rule = _proposals(whole.model)
+    if rule is not None:
+        corners = torch.tensor([0.0, 0.0, input_width, input_height])
+        examples["proposals"] = corners.repeat(2, ProposalRule.parse(rule).count, 1)
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             whole,
-            (example,),
-            input_names=["images"],
+            tuple(examples.values()),
+            input_names=list(examples),
             output_names=["boxes", "class_scores"],
-            dynamic_shapes={"images": {0: torch.export.Dim("B", min=1, max=1024)}},
+            dynamic_shapes={name: {0: batch} for name in examples},
             opset_version=OPSET,
             custom_translation_table=translations(),
             dynamo=True,
@@ -106,6 +120,9 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec")
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+            warnings.filterwarnings(
+                "ignore", message="# The axis name: B"
+            )  # both inputs share it, as is meant
             yield
     finally:
         registration.setLevel(level)

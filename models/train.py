@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from models.coco import Example, examples_of, read_coco
 from models.detector import Fitted
 from models.errors import DataError, LookoutError, RecipeError
 from models.evaluate import Metrics
+from models.lineage.proposal_cache import ProposalCache
+from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.recipe import Recipe, load_recipe
 from models.trainer import Trainer, build, network, rate_at, step
@@ -76,6 +79,8 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         validation = _validation(recipe)
         model = network(recipe)
         _make_folder(recipe.folder, resume)
+        if recipe.data.proposals is not None:
+            examples, validation = _proposed(recipe, examples, validation, console)
         if isinstance(model, Fitted):
             _fit(model, recipe, examples, validation, console)
             return _done(recipe, validation.examples if validation else examples, console)
@@ -233,6 +238,20 @@ def _examples(recipe: Recipe) -> list[Example]:
 def _validation(recipe: Recipe) -> ValidationSet | None:
     source = recipe.data.validation
     return None if source is None else load_validation(source.annotations, source.images, recipe.names)
+
+
+def _proposed(
+    recipe: Recipe, examples: list[Example], validation: ValidationSet | None, console: Console
+) -> tuple[list[Example], ValidationSet | None]:
+    """Both with proposals, which are kept in the training's folder."""
+    rule = ProposalRule.parse(recipe.network()["proposals"])
+    height, width = recipe.model.input_height, recipe.model.input_width
+    cache = ProposalCache(recipe.folder / "proposals", rule, height, width)
+    console.print(f"proposals: {rule} of every picture, in {cache.folder}")
+    examples = cache.add_to(examples, recipe.workers)
+    if validation is not None:
+        validation = replace(validation, examples=cache.add_to(validation.examples, recipe.workers))
+    return examples, validation
 
 
 def _say_start(trainer: Trainer, examples: list[Example], console: Console) -> None:

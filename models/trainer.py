@@ -84,7 +84,7 @@ def network(recipe: Recipe) -> Detector:
         torch.set_num_threads(recipe.threads)
     part = recipe.model
     device = _device(recipe)
-    model = FAMILIES[part.family].build({"names": recipe.names, **part.config()})
+    model = FAMILIES[part.family].build(recipe.network())
     if part.pretrained:
         model.start_from_imagenet()
     for module in model.early(recipe.schedule.frozen_blocks):
