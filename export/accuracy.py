@@ -17,6 +17,7 @@ from rich.progress import track
 
 from export.artifact import ModelSpec
 from export.cpu import cpu_session
+from export.feeds import Feeds
 from models.annotations import read_annotations
 from models.coco import Example, examples_of
 
@@ -76,7 +77,7 @@ def _predictions(path: Path, spec: ModelSpec, examples: Iterable[Example]) -> It
         picture = example.read()
         height, width = picture.shape[:2]
         letterbox = spec.place(width, height)
-        values = session.run(["boxes", "scores", "classes"], {"images": letterbox.apply(picture)[None]})
+        values = session.run(["boxes", "scores", "classes"], Feeds.of([picture], spec).part(0, 1))
         boxes, scores, classes = (value[0] for value in values)
         clipped = np.clip(letterbox.to_source(boxes), 0, np.array([width, height, width, height], np.float32))
         real = (scores > 0) & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)

@@ -3,6 +3,7 @@
 The contract (README, "The one graph contract"):
 
     images   in   uint8   (B, H, W, 3)  RGB, letterboxed, pad 114, B dynamic
+    proposals in  float32 (B, P, 4)     as boxes; only where ``ModelSpec.proposals`` asks for them
     boxes    out  float32 (B, Q, 4)     x1, y1, x2, y2 in input pixels
     scores   out  float32 (B, Q)        0-1, descending; 0 past the last detection
     classes  out  int64   (B, Q)        index into ``names``
@@ -24,6 +25,7 @@ from onnx import TensorProto
 
 from models.errors import LookoutError
 from models.letterbox import PAD_VALUE, Letterbox
+from models.lineage.proposals import ProposalRule, propose
 
 __all__ = [
     "PAD_VALUE",
@@ -32,7 +34,9 @@ __all__ = [
     "Letterbox",
     "LookoutError",
     "ModelSpec",
+    "ProposalRule",
     "load",
+    "propose",
     "read_spec",
 ]
 
@@ -71,15 +75,22 @@ class ModelSpec:
     """Of the network; pixels, boxes and scores are float32 in every file."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Figures measured at export, such as ``max_box_difference_px``; empty where none was made."""
+    proposals: str | None = None
+    """Boxes that the host proposes and the model judges, such as ``selective-search:300``; None: it finds its own."""
 
     def place(self, source_width: int, source_height: int) -> Letterbox:
         """How a picture of that size goes into the model's input."""
         rule = Letterbox.fit if self.resize == "letterbox" else Letterbox.stretch
         return rule(source_width, source_height, self.input_width, self.input_height)
 
+    @property
+    def proposal_rule(self) -> ProposalRule | None:
+        """How the host proposes boxes to it."""
+        return None if self.proposals is None else ProposalRule.parse(self.proposals)
+
     def to_metadata(self) -> dict[str, str]:
         """The ``metadata_props`` that :meth:`from_metadata` reads back."""
-        return {
+        metadata = {
             PREFIX + "schema": str(SCHEMA),
             PREFIX + "names": json.dumps(self.names),
             PREFIX + "input_size": json.dumps([self.input_height, self.input_width]),
@@ -90,6 +101,7 @@ class ModelSpec:
             PREFIX + "precision": self.precision,
             PREFIX + "parity": json.dumps(dict(self.parity), sort_keys=True),
         }
+        return metadata if self.proposals is None else {**metadata, PREFIX + "proposals": self.proposals}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: str) -> ModelSpec:
@@ -112,6 +124,7 @@ class ModelSpec:
             resize = metadata[PREFIX + "resize"]
             if resize not in ("letterbox", "stretch"):
                 raise ValueError(f"resize {resize!r}")
+            proposals = metadata.get(PREFIX + "proposals")
             return cls(
                 names=tuple(str(name) for name in json.loads(metadata[PREFIX + "names"])),
                 input_height=int(input_height),
@@ -122,6 +135,7 @@ class ModelSpec:
                 source_sha256=metadata.get(PREFIX + "source_sha256", ""),
                 precision=_precision(metadata.get(PREFIX + "precision", "fp32")),
                 parity=json.loads(metadata.get(PREFIX + "parity", "{}")),
+                proposals=None if proposals is None else str(ProposalRule.parse(proposals)),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ArtifactError(
@@ -186,7 +200,9 @@ def read_spec(model: onnx.ModelProto, path: str) -> ModelSpec:
     """
     spec = ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, path)
     tensors = {value.name: value.type.tensor_type for value in [*model.graph.input, *model.graph.output]}
-    for name, (element_type, rank) in _SURFACE.items():
+    rule = spec.proposal_rule
+    surface = _SURFACE if rule is None else {**_SURFACE, "proposals": (TensorProto.FLOAT, 3)}
+    for name, (element_type, rank) in surface.items():
         if name not in tensors:
             raise ArtifactError(
                 f"{path}: tensor {name!r} is missing (it has {sorted(tensors)}); export it again"
@@ -197,4 +213,18 @@ def read_spec(model: onnx.ModelProto, path: str) -> ModelSpec:
                 f"{path}: tensor {name!r} is {TensorProto.DataType.Name(found.elem_type)} of rank "
                 f"{len(found.shape.dim)}, expected {TensorProto.DataType.Name(element_type)} of rank {rank}"
             )
+    _check_inputs(model, rule, path)
     return spec
+
+
+def _check_inputs(model: onnx.ModelProto, rule: ProposalRule | None, path: str) -> None:
+    """Raises ArtifactError: the graph is to be given something else than its metadata says."""
+    inputs = {value.name: value.type.tensor_type.shape for value in model.graph.input}
+    wanted = ["images"] if rule is None else ["images", "proposals"]
+    if sorted(inputs) != wanted:
+        raise ArtifactError(f"{path}: its inputs are {sorted(inputs)}, expected {wanted}; export it again")
+    if rule is not None and inputs["proposals"].dim[1].dim_value != rule.count:
+        raise ArtifactError(
+            f"{path}: takes {inputs['proposals'].dim[1].dim_value} proposals a picture, but its metadata says "
+            f"{rule}; export it again"
+        )

@@ -1,6 +1,7 @@
 """The end of every contract graph: from what a detector says to the contract's three tensors.
 
-A *body* is a model that turns ``images`` (uint8, RGB) into candidates or into finished detections:
+A *body* is a model that turns ``images`` (uint8, RGB), and ``proposals`` (float32, boxes in input pixels) if it
+judges those, into candidates or into finished detections:
 
     boxes         float32 (B, N, 4)  x1, y1, x2, y2 in input pixels
     class_scores  float32 (B, N, C)  0-1: candidates, any of which may be any class
@@ -170,6 +171,7 @@ def complete(body: onnx.ModelProto, nms_threshold: float | None) -> onnx.ModelPr
     for output in tail.graph.output:
         rename(tail.graph, output.name, output.name.removeprefix("nms/"))
     head = compose.add_prefix(body, "detector/")
-    rename(head.graph, "detector/images", "images")
+    for value in body.graph.input:
+        rename(head.graph, f"detector/{value.name}", value.name)
     wires = {f"detector/{name}": value.name for name, value in zip(outputs, tail.graph.input, strict=True)}
     return join(head, tail, wires)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from export.artifact import ModelSpec
 from export.cpu import cpu_session
+from export.feeds import Feeds
 from export.reference import Floats, Found, Ints, Pixels, Reference, iou
 from models.errors import LookoutError
 
@@ -29,6 +30,8 @@ FEWEST_DETECTIONS = 10
 """Fewer in real pictures prove little: one weak detection can agree by chance."""
 
 BATCH = 16
+FEW = 2
+"""In a batch with proposals, each of which may go through much of a network."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -87,8 +90,10 @@ def check_parity(
         ParityError: it fails to run, a detection of one has no equal in the other, a difference is
             too large, or there was too little to compare.
     """
-    images = np.stack([placed(each, spec) for each in (*pictures, *shapes)])
-    expected = [reference(image) for image in images]
+    feeds = Feeds.of([*pictures, *shapes], spec)
+    images, proposals = feeds.images, feeds.proposals
+    given = zip(images) if proposals is None else zip(images, proposals, strict=True)
+    expected = [reference(*one) for one in given]
     highest = max((int(found.classes.max()) for found in expected if len(found.classes)), default=0)
     if highest >= len(spec.names):
         raise ParityError(
@@ -98,9 +103,9 @@ def check_parity(
     differences = [
         [
             _differences(want, got, f"picture {index + 1} of {len(images)}, {how},")
-            for index, (want, got) in enumerate(zip(expected, run_file(path, images, batch), strict=True))
+            for index, (want, got) in enumerate(zip(expected, run_file(path, feeds, batch), strict=True))
         ]
-        for batch, how in ((1, "alone"), (BATCH, "in a batch"))
+        for batch, how in ((1, "alone"), (BATCH if proposals is None else FEW, "in a batch"))
     ]
     compared = sum(len(boxes) for boxes, _ in differences[0][: len(pictures)])
     if compared < FEWEST_DETECTIONS:
@@ -125,16 +130,17 @@ def placed(picture: Pixels, spec: ModelSpec) -> Pixels:
     return spec.place(width, height).apply(picture)
 
 
-def run_file(path: Path, images: Pixels, batch: int) -> list[Found]:
-    """What the file finds in ``images``, given ``batch`` of them at a time (the last time, the rest)."""
+def run_file(path: Path, given: Feeds | Pixels, batch: int) -> list[Found]:
+    """What the file finds in pictures, given ``batch`` of them at a time (the last time, the rest)."""
+    feeds = given if isinstance(given, Feeds) else Feeds(given)
     doing = "does not load"
     outputs: list[Found] = []
     try:
         session = cpu_session(str(path))
-        for first in range(0, len(images), batch):
-            given = images[first : first + batch]
-            doing = f"does not run on a batch of {len(given)}"
-            tensors = session.run(["boxes", "scores", "classes"], {"images": given})
+        for first in range(0, len(feeds.images), batch):
+            part = feeds.part(first, batch)
+            doing = f"does not run on a batch of {len(part['images'])}"
+            tensors = session.run(["boxes", "scores", "classes"], part)
             outputs += [_real_rows(*rows) for rows in zip(*tensors, strict=True)]
     except Exception as error:  # onnxruntime's errors share no base class
         lines = str(error).strip().splitlines() or [type(error).__name__]

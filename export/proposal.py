@@ -64,7 +64,12 @@ def propose(what: Path, wishes: Wishes, precision: Precision) -> Proposal:
         nms_threshold=body.nms_threshold,
         source_sha256=sha256(wishes.weights or what),
         precision=found,
+        proposals=body.proposals,
     )
+    if body.proposals is not None and precision != "fp32":
+        raise ArtifactError(
+            f"{what}: a {body.family} judges proposals, and is exported in float32 alone; leave --precision out"
+        )
     return Proposal(body.model, spec, body.said, body.reference)
 
 
@@ -73,6 +78,10 @@ def _contract_file(what: Path, model: onnx.ModelProto, wishes: Wishes, precision
     spec = read_spec(model, str(what))
     if precision in ("fp32", spec.precision):
         raise ArtifactError(f"{what}: already is a lookout model ({spec.family}); use it as it is")
+    if spec.proposals is not None:
+        raise ArtifactError(
+            f"{what}: a {spec.family} judges proposals, and is exported in float32 alone; use it as it is"
+        )
     if spec.precision != "fp32":
         raise ArtifactError(f"{what}: is {spec.precision}; convert the fp32 file that it was made of")
     if wishes != NOTHING_SAID:

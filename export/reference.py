@@ -34,8 +34,11 @@ class Found:
     cut: float = 0.0
 
 
-Reference = Callable[[Pixels], Found]
-"""An unexported model: a letterboxed picture uint8 (H, W, 3) RGB to what it finds there."""
+Reference = Callable[..., Found]
+"""An unexported model: a letterboxed picture uint8 (H, W, 3) RGB to what it finds there.
+
+One that judges proposals is given them too, as float32 (P, 4) in input pixels.
+"""
 
 Suppress = Callable[[Floats, Floats, Ints, float], Ints]
 """Boxes (N, 4), scores (N,), classes (N,) and an IoU threshold to the indices kept, best first."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from export.adapt import Body
+from export.artifact import ProposalRule
 from export.contract import complete
 from export.graph import OPSET, modernised
 from export.names import class_names
@@ -34,18 +35,18 @@ class _FromPictures(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        boxes, class_scores = self.model.decode(self.model.normalise(images))
+    def forward(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        boxes, class_scores = self.model.decode(self.model.normalise(images), proposals)
         return boxes, class_scores
 
 
-def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
+def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: float | None) -> Body:
     """The body of a checkpoint.
 
     Args:
         path: a checkpoint of ``lookout train``.
         names: in place of the checkpoint's own.
-        nms_threshold: used by the reference.
+        nms_threshold: in place of its family's own.
 
     Raises:
         CheckpointError: not a checkpoint.
@@ -56,14 +57,16 @@ def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: fl
     return _body(model, class_names(path, names or meta.names, len(meta.names)), nms_threshold, said)
 
 
-def darknet_body(cfg: Path, weights: Path, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
+def darknet_body(
+    cfg: Path, weights: Path, names: tuple[str, ...] | None, nms_threshold: float | None
+) -> Body:
     """The body of a Darknet network.
 
     Args:
         cfg: its ``.cfg`` file.
         weights: its ``.weights`` file.
         names: of its classes; None is enough for COCO's 80.
-        nms_threshold: used by the reference.
+        nms_threshold: used by the reference; None takes the network's own.
 
     Raises:
         DarknetError: one of the files cannot be read, or they do not fit each other.
@@ -74,25 +77,33 @@ def darknet_body(cfg: Path, weights: Path, names: tuple[str, ...] | None, nms_th
     return _body(model, names, nms_threshold, f"Darknet network with the weights of {weights.name}")
 
 
-def _body(model: Detector, names: tuple[str, ...], nms_threshold: float, said: str) -> Body:
+def _body(model: Detector, names: tuple[str, ...], nms_threshold: float | None, said: str) -> Body:
+    threshold = model.nms_threshold if nms_threshold is None else nms_threshold
     height, width = model.config.input_height, model.config.input_width
     whole = _FromPictures(model).eval()
 
-    def reference(picture: Pixels) -> Found:
+    def reference(picture: Pixels, proposals: Floats | None = None) -> Found:
+        given = [torch.from_numpy(each)[None] for each in (picture, proposals) if each is not None]
         with torch.inference_mode():
-            boxes, class_scores = whole(torch.from_numpy(picture)[None])
-        return find(boxes[0].numpy(), class_scores[0].numpy(), nms_threshold, _suppress)
+            boxes, class_scores = whole(*given)
+        return find(boxes[0].numpy(), class_scores[0].numpy(), threshold, _suppress)
 
     return Body(
-        model=complete(_to_onnx(whole, height, width), nms_threshold),
+        model=complete(_to_onnx(whole, height, width), threshold),
         family=model.family,
         names=names,
         input_height=height,
         input_width=width,
         reference=reference,
         said=said,
-        nms_threshold=nms_threshold,
+        nms_threshold=threshold,
+        proposals=_proposals(model),
     )
+
+
+def _proposals(model: Detector) -> str | None:
+    """The rule by which boxes are to be proposed to it, which is in the configuration of those that take any."""
+    return str(model.config.proposals) if model.takes_proposals else None  # type: ignore[attr-defined]
 
 
 def _suppress(boxes: Floats, scores: Floats, classes: Ints, iou_threshold: float) -> Ints:
@@ -101,15 +112,21 @@ def _suppress(boxes: Floats, scores: Floats, classes: Ints, iou_threshold: float
     return kept.numpy()
 
 
-def _to_onnx(whole: nn.Module, input_height: int, input_width: int) -> onnx.ModelProto:
-    example = torch.zeros((2, input_height, input_width, 3), dtype=torch.uint8)  # a batch of 1 is specialised
+def _to_onnx(whole: _FromPictures, input_height: int, input_width: int) -> onnx.ModelProto:
+    batch = torch.export.Dim("B", min=1, max=1024)
+    # A batch of 1 is specialised.
+    examples = {"images": torch.zeros((2, input_height, input_width, 3), dtype=torch.uint8)}
+    rule = _proposals(whole.model)
+    if rule is not None:
+        corners = torch.tensor([0.0, 0.0, input_width, input_height])
+        examples["proposals"] = corners.repeat(2, ProposalRule.parse(rule).count, 1)
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             whole,
-            (example,),
-            input_names=["images"],
+            tuple(examples.values()),
+            input_names=list(examples),
             output_names=["boxes", "class_scores"],
-            dynamic_shapes={"images": {0: torch.export.Dim("B", min=1, max=1024)}},
+            dynamic_shapes={name: {0: batch} for name in examples},
             opset_version=OPSET,
             custom_translation_table=translations(),
             dynamo=True,
@@ -129,6 +146,9 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec")
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+            warnings.filterwarnings(
+                "ignore", message="# The axis name: B"
+            )  # both inputs share it, as is meant
             yield
     finally:
         registration.setLevel(level)

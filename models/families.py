@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.detector import Config, Detector
+from models.lineage.dpm import Dpm, DpmConfig
+from models.lineage.fast_rcnn import FastRcnn, FastRcnnConfig
 from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
+from models.lineage.hog_detector import HogConfig, HogDetector
+from models.lineage.rcnn import Rcnn, RcnnConfig
 from models.lineage.yolo_v1 import YoloV1, YoloV1Config
 from models.yolox import Yolox, YoloxConfig
 
@@ -38,4 +42,8 @@ FAMILIES: dict[str, Family] = {
     YoloV1.family: Family(YoloV1Config, YoloV1),
     FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
     FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),
+    Dpm.family: Family(DpmConfig, Dpm),
+    Rcnn.family: Family(RcnnConfig, Rcnn),
+    HogDetector.family: Family(HogConfig, HogDetector),
+    FastRcnn.family: Family(FastRcnnConfig, FastRcnn),
 }

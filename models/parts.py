@@ -5,7 +5,7 @@ Knows nothing of torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -19,6 +19,19 @@ AnchorRatios = Annotated[
     tuple[Annotated[float, Field(ge=0.05, le=20)], ...], Field(min_length=1, max_length=9, strict=False)
 ]
 Proposals = Annotated[int, Field(ge=4, le=4000)]
+BackboneName = Literal[
+    "efficientnet_lite0",
+    "alexnet",
+    "zfnet",
+    "vgg16",
+    "googlenet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "mobilenet_v2",
+]
+"""See :data:`models.backbones.BACKBONES`."""
 
 
 class Strict(BaseModel):
@@ -28,6 +41,8 @@ class Strict(BaseModel):
 class NetworkPart(Strict):
     """What every family has."""
 
+    takes_proposals: ClassVar[bool] = False
+    """Whether it needs ``data.proposals``."""
     input_height: Side = 320
     input_width: Side = 416
     pretrained: bool = True
@@ -87,6 +102,69 @@ class FasterRcnnFpnPart(NetworkPart):
     norm_epsilon: Annotated[float, Field(ge=0, le=0.1)] = 1e-5
 
 
+class HogPart(NetworkPart):
+    """See :class:`models.lineage.hog_detector.HogConfig`."""
+
+    family: Literal["hog-svm"]
+    pretrained: Literal[False] = False
+    window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 128
+    window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
+    margin: Annotated[int, Field(ge=0, le=64)] = 16
+    largest_scale: Annotated[float, Field(ge=0.5, le=4)] = 2.0
+    scales_per_octave: Annotated[int, Field(ge=1, le=16)] = 5
+    cost: Positive = 0.01
+    pictures: Annotated[int, Field(ge=1)] = 400
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 10
+    rounds: Annotated[int, Field(ge=0, le=10)] = 2
+
+
+class DpmPart(NetworkPart):
+    """See :class:`models.lineage.dpm.DpmConfig`."""
+
+    family: Literal["dpm"]
+    pretrained: Literal[False] = False
+    window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
+    window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 32
+    margin: Annotated[int, Field(ge=0, le=64)] = 8
+    components: Annotated[int, Field(ge=1, le=8)] = 2
+    parts: Annotated[int, Field(ge=1, le=32)] = 6
+    part_side: Annotated[int, Field(ge=1, le=16)] = 4
+    reach: Annotated[int, Field(ge=0, le=16)] = 4
+    largest_scale: Annotated[float, Field(ge=0.5, le=4)] = 2.0
+    scales_per_octave: Annotated[int, Field(ge=1, le=16)] = 4
+    cost: Positive = 0.01
+    pictures: Annotated[int, Field(ge=1)] = 200
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 10
+    rounds: Annotated[int, Field(ge=1, le=10)] = 2
+
+
+class FastRcnnPart(NetworkPart):
+    """See :class:`models.lineage.fast_rcnn.FastRcnnConfig`."""
+
+    takes_proposals = True
+    family: Literal["fast-rcnn"]
+    backbone: BackboneName = "efficientnet_lite0"
+    pooling: Literal["max", "align"] = "max"
+    rois: Annotated[int, Field(ge=4, le=1024)] = 64
+    background_iou: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+
+
+class RcnnPart(NetworkPart):
+    """See :class:`models.lineage.rcnn.RcnnConfig`."""
+
+    takes_proposals = True
+    family: Literal["rcnn"]
+    backbone: BackboneName = "efficientnet_lite0"
+    crop: Annotated[int, Field(ge=32, le=512)] = 112
+    context: Annotated[int, Field(ge=0, le=64)] = 16
+    steps: Annotated[int, Field(ge=0, le=1000000)] = 200
+    learning_rate: Positive = 0.001
+    pictures: Annotated[int, Field(ge=1)] = 200
+    rounds: Annotated[int, Field(ge=0, le=10)] = 2
+    cost: Positive = 0.001
+    ridge: Positive = 1000.0
+
+
 def _family(value: Any) -> str:
     """Which part a recipe's ``model`` is: a family that is not named is lookout's own."""
     family = value.get("family", _DEFAULT) if isinstance(value, dict) else getattr(value, "family", _DEFAULT)
@@ -99,6 +177,10 @@ ModelPart = Annotated[
     Annotated[YoloxPart, Tag("lookout-yolox")]
     | Annotated[YoloV1Part, Tag("yolo-v1")]
     | Annotated[FasterRcnnPart, Tag("faster-rcnn")]
-    | Annotated[FasterRcnnFpnPart, Tag("faster-rcnn-fpn")],
+    | Annotated[FasterRcnnFpnPart, Tag("faster-rcnn-fpn")]
+    | Annotated[HogPart, Tag("hog-svm")]
+    | Annotated[DpmPart, Tag("dpm")]
+    | Annotated[RcnnPart, Tag("rcnn")]
+    | Annotated[FastRcnnPart, Tag("fast-rcnn")],
     Discriminator(_family),
 ]

@@ -36,9 +36,18 @@ class TrainingSource(ValidationSource):
     """How often each picture is used in an epoch."""
 
 
+class ProposalsPart(Strict):
+    """See :func:`models.lineage.proposals.propose`."""
+
+    method: Literal["selective-search", "edge-boxes"]
+    count: Annotated[int, Field(ge=1, le=10000)]
+
+
 class DataPart(Strict):
     train: Annotated[tuple[TrainingSource, ...], Field(min_length=1, strict=False)]
     validation: ValidationSource | None = None
+    proposals: ProposalsPart | None = None
+    """The boxes that are judged, by a family that does not find its own."""
 
 
 class AugmentationPart(Strict):
@@ -112,6 +121,23 @@ class Recipe(Strict):
         if len(set(self.names)) < len(self.names):
             raise ValueError("names has the same class twice")
         return self
+
+    @model_validator(mode="after")
+    def _proposals_fit(self) -> Recipe:
+        family, takes = self.model.family, self.model.takes_proposals
+        if takes and self.data.proposals is None:
+            raise ValueError(
+                f"a {family} judges proposals; add data.proposals, such as {{method: selective-search, count: 1000}}"
+            )
+        if not takes and self.data.proposals is not None:
+            raise ValueError(f"a {family} finds its own boxes; remove data.proposals")
+        return self
+
+    def network(self) -> dict[str, Any]:
+        """The configuration of its family's network."""
+        wanted = self.data.proposals
+        proposals = {} if wanted is None else {"proposals": f"{wanted.method}:{wanted.count}"}
+        return {"names": self.names, **self.model.config(), **proposals}
 
     @property
     def folder(self) -> Path:

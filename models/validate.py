@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 from faster_coco_eval import COCO
+from torch import Tensor
 
 from models.annotations import read_annotations
-from models.augment import letterboxed
+from models.augment import Sample, letterboxed
 from models.coco import Example, examples_of
 from models.detector import Detector
 from models.evaluate import Metrics, Prediction, ground_truth, judged
@@ -58,11 +59,20 @@ def _predictions(model: Detector, examples: list[Example], device: torch.device)
     height, width = model.config.input_height, model.config.input_width
     for start in range(0, len(examples), _BATCH):
         chunk = examples[start : start + _BATCH]
-        pictures = [torch.from_numpy(letterboxed(example, height, width).image) for example in chunk]
-        boxes, scores = model.decode(model.normalise(torch.stack(pictures).to(device)))
+        samples = [letterboxed(example, height, width) for example in chunk]
+        pictures = torch.stack([torch.from_numpy(sample.image) for sample in samples])
+        proposals = _padded(samples).to(device) if model.takes_proposals else None
+        boxes, scores = model.decode(model.normalise(pictures.to(device)), proposals)
         for example, its_boxes, its_scores in zip(chunk, boxes.cpu(), scores.cpu(), strict=True):
-            found = detections(its_boxes, its_scores, _SCORE_THRESHOLD)
+            found = detections(its_boxes, its_scores, _SCORE_THRESHOLD, model.nms_threshold)
             box = Letterbox.fit(example.width, example.height, width, height)
             yield Prediction(
                 example.image_id, box.to_source(found[0].numpy()), found[1].numpy(), found[2].numpy()
             )
+
+
+def _padded(samples: list[Sample]) -> Tensor:
+    """Their proposals as one float32 (B, R, 4), filled up with zeros; at least one row."""
+    boxes = [torch.from_numpy(sample.proposals) for sample in samples]
+    most = max(1, *(len(each) for each in boxes))
+    return torch.stack([torch.nn.functional.pad(each, (0, 0, 0, most - len(each))) for each in boxes])

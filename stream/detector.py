@@ -22,6 +22,7 @@ from export.artifact import PAD_VALUE, Letterbox, load, read_spec
 from stream.device import Device, Say, open_session
 from stream.frames import Detections, Floats, Ints
 from stream.histogram import BATCH_BOUNDS, RUN_BOUNDS_S, Histogram
+from stream.proposing import Proposing
 from stream.regions import Regions, View
 
 Pixels = npt.NDArray[np.uint8]
@@ -48,7 +49,7 @@ class Detector:
         device: what the session really runs on: ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
         reason: why that device.
         threads: CPU threads of one run.
-        run_seconds: wall time spent inside ``session.run`` so far.
+        run_seconds: wall time spent inside ``session.run`` so far, proposing included.
         last_run_s: of the last run.
         runs: what its own runs were like.
         all_runs: those of its twins too, one each, for metrics.
@@ -76,6 +77,7 @@ class Detector:
         self.runs = Runs()
         self.all_runs = [self.runs]
         self.session = session
+        self._proposing = Proposing(self.spec)
         self._images = self.last_images = self._blank(1)
         self._shrinkers: OrderedDict[tuple[int, int, str], _Shrinker] = OrderedDict()
 
@@ -137,7 +139,7 @@ class Detector:
         self.last_images = images
         started = perf_counter()
         try:
-            boxes, scores, classes = self.session.run(images)
+            boxes, scores, classes = self.session.run(images, self._proposing.inside(images, letterboxes))
         except Exception:
             self.runs.faults += 1
             raise

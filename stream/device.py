@@ -63,6 +63,11 @@ def open_session(
     count = threads or default_threads()
     if device == "cpu":
         return _warm(path, spec, "cpu", "as asked", count)
+    if spec.proposals is not None and device != "openvino":
+        why = f"a {spec.family} judges boxes that the CPU proposes, and runs there too"
+        if device == "auto":
+            return _warm(path, spec, "cpu", why, count)
+        raise DeviceUnavailable(f"device: {device} was asked for, but {why}; use device: cpu or auto")
     wanted = "cuda" if device == "auto" else device
     outcome = _try(path, spec, wanted, count, say)
     if isinstance(outcome, Session):
@@ -115,7 +120,9 @@ def _warm(path: Path, spec: ModelSpec, device: str, reason: str, threads: int) -
             str(path), _options(threads), providers=providers or ["CPUExecutionProvider"], enable_fallback=0
         )
         session = Session(onnx, device, reason, threads)
-        session.run(np.zeros((1, spec.input_height, spec.input_width, 3), np.uint8))
+        rule = spec.proposal_rule
+        proposals = None if rule is None else np.zeros((1, rule.count, 4), np.float32)
+        session.run(np.zeros((1, spec.input_height, spec.input_width, 3), np.uint8), proposals)
     except Exception as error:  # onnxruntime's errors share no base class
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ArtifactError(f"{path}: onnxruntime cannot run this model: {lines[0][:300]}") from error

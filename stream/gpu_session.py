@@ -64,7 +64,9 @@ class GpuSession(Session):
     def twin(self) -> GpuSession:
         raise NotImplementedError("a GPU's buffers serve one thread; batch pictures instead")
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Tensors:
+    def run(self, images: npt.NDArray[np.uint8], proposals: npt.NDArray[np.float32] | None = None) -> Tensors:
+        if proposals is not None:
+            raise ValueError("models that judge proposals run on the CPU alone")
         if len(images) > self.most_pictures:
             halves = [self.run(images[: self.most_pictures]), self.run(images[self.most_pictures :])]
             boxes, scores, classes = (np.concatenate(pair) for pair in zip(*halves, strict=True))

@@ -32,14 +32,16 @@ class Session:
         """The same session with buffers of its own."""
         return Session(self.onnx, self.device, self.reason, self.threads)
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Tensors:
+    def run(self, images: npt.NDArray[np.uint8], proposals: npt.NDArray[np.float32] | None = None) -> Tensors:
         """One run of the model.
 
         Args:
             images: uint8 (B, H, W, 3).
+            proposals: float32 (B, P, 4) in input pixels, for a model that judges them.
 
         Returns:
             boxes float32 (B, Q, 4), scores float32 (B, Q), classes int64 (B, Q).
         """
-        boxes, scores, classes = self.onnx.run(OUTPUTS, {"images": images})
+        given = {"images": images} if proposals is None else {"images": images, "proposals": proposals}
+        boxes, scores, classes = self.onnx.run(OUTPUTS, given)
         return boxes, scores, classes

@@ -39,7 +39,7 @@ class BoxPredictor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (R, channels) to class logits (R, 1 + C) and deltas (R, 1 + C, 4)."""
         deltas: Tensor = self.bbox_pred(features)
-        return self.cls_score(features), deltas.view(features.shape[0], -1, 4)
+        return self.cls_score(features), torch.unflatten(deltas, 1, (-1, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,21 @@ def refined(
     ways = deltas.float()[:, 1:].view(batch, regions, classes, 4)
     boxes = clip(decode(ways, proposals[:, :, None], NORMALISED), height, width)
     real = ((boxes[..., 2:] - boxes[..., :2]) >= _MIN_SIDE).all(-1)  # of padding and outside, nothing is left
-    scores = torch.where(real, scores, 0.0)
+    return candidates(boxes, torch.where(real, scores, 0.0))
+
+
+def candidates(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Regions that have a box of their own for each class, as detectors return their candidates.
+
+    Args:
+        boxes: float32 (B, R, C, 4).
+        scores: float32 (B, R, C).
+
+    Returns:
+        boxes float32 (B, N, 4) and scores float32 (B, N, C): with one class all regions, with several the best
+        pairs of a region and a class, each with a score for that class alone.
+    """
+    regions, classes = scores.shape[1:]
     if classes == 1:
         return boxes[:, :, 0], scores
     best, pairs = scores.flatten(1).topk(min(_CANDIDATES, regions * classes), 1)  # (B, N)

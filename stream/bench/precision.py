@@ -22,7 +22,7 @@ from export.parity import placed
 from export.pictures import parity_pictures
 from export.speed import Feeds, Model, run_seconds, speed_ratio
 from stream.device import Device, open_session
-from stream.errors import LookoutError
+from stream.errors import LookoutError, UsageError
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 
@@ -49,6 +49,10 @@ def run(
         gate, and why.
     """
     spec = read_spec(load(model), model)
+    if spec.proposals is not None:
+        raise UsageError(
+            f"{model}: a {spec.family} judges proposals, and is float32 alone; give another model"
+        )
     files: dict[str, Path] = {"fp32": Path(model)}
     figures: dict[str, Any] = {"model": Path(model).stem, "input": f"{spec.input_width}x{spec.input_height}"}
     with TemporaryDirectory(prefix="lookout-bench-") as folder:

@@ -1,0 +1,220 @@
+"""How an R-CNN learns (arXiv 1311.2524, section 2.3 and appendices B and C), stage by stage.
+
+1. Fine-tuning: the backbone learns to tell proposals of the classes from background.
+2. The features of all proposals of some pictures are computed once and kept.
+3. For each class an SVM: objects' own boxes against proposals that overlap none by 0.3, mined in rounds.
+4. For each class a ridge regression from features of proposals near an object to the way to it.
+5. For each class Platt's sigmoid, from what is found in the same pictures.
+
+Knows nothing of checkpoints or measuring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.augment import letterboxed
+from models.boxes import pairwise_iou
+from models.coco import Example
+from models.errors import DataError
+from models.lineage.box_coding import encode
+from models.lineage.mining import Cache, Scene, chosen, found, negatives
+from models.lineage.platt import fit_platt
+from models.lineage.rcnn import Rcnn
+from models.lineage.regions import match_regions, sample
+from models.target import Target
+
+FEATURE_NORM = 20.0
+"""To which features are scaled on average, so that costs mean the same for every backbone (the published code)."""
+NEAR_IOU = 0.6
+"""A proposal must overlap an object by as much for the regression to learn the way (appendix C)."""
+
+_PICTURES_A_STEP = 8
+_REGIONS_A_PICTURE = 16
+_OBJECT_SHARE = 0.25  # 32 of 128
+_MOMENTUM, _DECAY = 0.9, 0.0005
+_VIOLATED = -1.0
+"""A negative that scores above this costs the SVM something."""
+_NEGATIVES = 20
+"""At most so many a picture and round."""
+_TOLERANCE = 0.01
+_DETECTIONS = 30
+_LEAST_SLOPE = 0.01
+_AT_ONCE = 128
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A picture whose proposals went through the network."""
+
+    scene: Scene
+    boxes: Tensor
+    """float32 (R, 4): the proposals, then the objects, in input pixels."""
+    features: Tensor
+    """float32 (R, channels)."""
+
+
+def fit_rcnn(model: Rcnn, examples: list[Example], seed: int, say: Say) -> None:
+    """Fit a model that starts from ImageNet weights to pictures with proposals.
+
+    Raises:
+        DataError: a picture cannot be read, or there is too little to learn a class from.
+    """
+    torch.manual_seed(seed)
+    config = model.config
+    with_objects = [example for example in chosen(examples, len(examples), seed) if len(example.boxes)]
+    if not with_objects:
+        raise DataError("no picture has an object; there is nothing to learn")
+    if config.steps:
+        say(f"fine-tuned: loss {fine_tune(model.train(), with_objects, seed):.3f} at the end")
+    model.eval()
+    pictures = chosen(with_objects, config.pictures, seed)
+    with torch.no_grad():
+        described = [_describe(model, example) for example in pictures]
+        norm = torch.cat([each.features for each in described]).norm(dim=1).mean().item()
+        model.scale.fill_(FEATURE_NORM / norm)
+        described = [
+            Described(each.scene, each.boxes, each.features * model.scale.cpu()) for each in described
+        ]
+        say(f"described: {sum(len(each.boxes) for each in described)} regions of {len(described)} pictures")
+        for class_, name in enumerate(config.names):
+            _fit_svm(model, described, class_, name, seed, say)
+            _fit_ridge(model, described, class_, name, say)
+            _calibrate(model, described, class_, name, say)
+
+
+def fine_tune(model: Rcnn, examples: list[Example], seed: int) -> float:
+    """Train the backbone as a classifier of C classes and background; the mean loss of the last steps."""
+    config, device = model.config, model.filters.device
+    head = nn.Linear(model.backbone.top_channels, len(config.names) + 1).to(device)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    weights = [*model.backbone.parameters(), *head.parameters()]
+    optimiser = torch.optim.SGD(weights, config.learning_rate, _MOMENTUM, weight_decay=_DECAY)
+    losses: list[float] = []
+    for part in _steps(examples, config.steps, seed):
+        features, classes = zip(*(_sampled(model, example) for example in part), strict=True)
+        logits = head(torch.cat(features))
+        loss = functional.cross_entropy(logits, torch.cat(classes).to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+    return float(np.mean(losses[-10:]))
+
+
+def _steps(examples: list[Example], steps: int, seed: int) -> Iterator[list[Example]]:
+    """The pictures of each step, every one as often as the others."""
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < _PICTURES_A_STEP:
+            order += rng.permutation(len(examples)).tolist()
+        yield [examples[index] for index in order[:_PICTURES_A_STEP]]
+        del order[:_PICTURES_A_STEP]
+
+
+def _sampled(model: Rcnn, example: Example) -> tuple[Tensor, Tensor]:
+    """Features of some regions of a picture, and their classes: 0 is background, c + 1 is class c."""
+    config = model.config
+    placed = letterboxed(example, config.input_height, config.input_width)
+    parts = (placed.boxes, placed.classes, placed.ignored, placed.partial, placed.proposals)
+    target = Target(*map(torch.from_numpy, parts))
+    boxes = torch.cat([target.boxes, target.proposals])
+    these = sample(match_regions(boxes, target), _REGIONS_A_PICTURE, _OBJECT_SHARE)
+    classes = torch.zeros(len(these.rows), dtype=torch.int64)
+    classes[: len(these.objects)] = target.classes[these.matched] + 1
+    image = model.normalise(torch.from_numpy(placed.image)[None].to(model.filters.device))
+    return model.described(image, boxes[these.rows][None].to(image.device)), classes
+
+
+def _describe(model: Rcnn, example: Example) -> Described:
+    config, device = model.config, model.filters.device
+    placed = letterboxed(example, config.input_height, config.input_width)
+    parts = (placed.image, placed.boxes, placed.classes, placed.ignored)
+    scene = Scene(*map(torch.from_numpy, parts))
+    boxes = torch.cat([torch.from_numpy(placed.proposals), scene.boxes])
+    image = model.normalise(scene.image[None].to(device))
+    features = [model.described(image, part[None].to(device)).cpu() for part in torch.split(boxes, _AT_ONCE)]
+    return Described(scene, boxes, torch.cat(features))
+
+
+def _fit_svm(model: Rcnn, described: list[Described], class_: int, name: str, seed: int, say: Say) -> None:
+    own = [each.features[len(each.boxes) - len(each.scene.boxes) :] for each in described]
+    positives = [rows[each.scene.classes == class_] for rows, each in zip(own, described, strict=True)]
+    cache = Cache(torch.cat(positives))
+    if not len(cache.positives):
+        raise DataError(f"{name}: none of the {len(described)} pictures that were described has one")
+    generator = torch.Generator().manual_seed(seed)
+    for mining in range(model.config.rounds + 1):
+        for number, each in enumerate(described):
+            margins = model.margins(each.features.to(model.filters.device))[:, class_].cpu()
+            if mining == 0:
+                margins = torch.rand(len(each.boxes), generator=generator)
+            for row in negatives(each.scene, class_, each.boxes, margins, _VIOLATED, _NEGATIVES).tolist():
+                cache.add(number, row, each.features[row])
+        if not cache.negatives:
+            raise DataError(f"{name}: no proposal is without it; give more pictures")
+        svm = cache.fit(model.config.cost, _TOLERANCE, seed)
+        model.filters[class_] = svm.weights
+        model.biases[class_] = svm.bias
+        say(
+            f"{name}, {f'mining round {mining}' if mining else 'random negatives'}: {len(cache.positives)} "
+            f"positives, {len(cache.negatives)} negatives, loss {svm.loss:.4f} (gap {svm.gap:.4f})"
+        )
+
+
+def _fit_ridge(model: Rcnn, described: list[Described], class_: int, name: str, say: Say) -> None:
+    features, ways = [], []
+    for each in described:
+        objects = each.scene.of_class(class_)
+        if len(objects):
+            overlaps, nearest = pairwise_iou(each.boxes, objects).max(1)
+            rows = (overlaps > NEAR_IOU).nonzero()[:, 0]
+            features.append(each.features[rows])
+            ways.append(encode(objects[nearest[rows]], each.boxes[rows]))
+    weights, offsets = ridge(torch.cat(features), torch.cat(ways), model.config.ridge)
+    model.ways[class_] = weights
+    model.offsets[class_] = offsets
+    say(f"{name}: boxes bettered as {len(torch.cat(ways))} regions near one should have been")
+
+
+def ridge(features: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Linear least squares whose weights, but not offsets, are held small.
+
+    Args:
+        features: float (M, D).
+        wanted: float (M, K).
+        strength: what the sum of squared weights costs, beside the sum of squared errors.
+
+    Returns:
+        weights float32 (K, D) and offsets float32 (K,).
+    """
+    x, y = features.double(), wanted.double()
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    square = x.T @ x + strength * torch.eye(x.shape[1], dtype=x.dtype)
+    weights = torch.linalg.solve(square, x.T @ y).T
+    return weights.float(), (mean_y - weights @ mean_x).float()
+
+
+def _calibrate(model: Rcnn, described: list[Described], class_: int, name: str, say: Say) -> None:
+    """From proposals alone: the objects' own boxes are not there when it counts."""
+    judged = []
+    for each in described:
+        proposed = len(each.boxes) - len(each.scene.boxes)
+        features = each.features[:proposed].to(model.filters.device)
+        boxes = model.bettered(features, each.boxes[:proposed].to(features.device))[:, class_].cpu()
+        judged.append(found(each.scene, class_, boxes, model.margins(features)[:, class_].cpu(), _DETECTIONS))
+    scores, right = torch.cat([each[0] for each in judged]), torch.cat([each[1] for each in judged])
+    slope, offset = fit_platt(scores, right)
+    model.curves[class_] = torch.tensor([max(slope, _LEAST_SLOPE), offset])
+    say(f"{name}, calibrated: {int(right.sum())} right and {int((~right).sum())} wrong detections")
