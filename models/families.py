@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.detector import Config, Detector
+from models.lineage.localization import Localization, LocalizationConfig
+from models.lineage.overfeat import Overfeat, OverfeatConfig
+from models.lineage.pose import Pose, PoseConfig
 from models.lineage.yolo_v1 import YoloV1, YoloV1Config
 from models.yolox import Yolox, YoloxConfig
 
@@ -34,4 +37,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
     YoloV1.family: Family(YoloV1Config, YoloV1),
+    Localization.family: Family(LocalizationConfig, Localization),
+    Pose.family: Family(PoseConfig, Pose),
+    Overfeat.family: Family(OverfeatConfig, Overfeat),
 }
