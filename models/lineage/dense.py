@@ -22,7 +22,9 @@ _UNCHANGED = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.Identity, nn.Sigmoid, nn.Tanh)
 """What works on each number by itself, and is the same in a map."""
 
 
-def fully_connected(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.5) -> nn.Sequential:
+def fully_connected(
+    inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.5
+) -> nn.Sequential:
     """A head of the time: linear layers with ReLU and dropout between them, on a flattened map."""
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
@@ -59,7 +61,9 @@ def as_convolutions(head: nn.Sequential, height: int, width: int, dilation: int 
         elif isinstance(layer, _UNCHANGED):
             layers.append(layer)
         elif not isinstance(layer, nn.Flatten):
-            raise TypeError(f"a head of {type(layer).__name__} cannot be a convolution; expected linear layers")
+            raise TypeError(
+                f"a head of {type(layer).__name__} cannot be a convolution; expected linear layers"
+            )
     return nn.Sequential(*layers).train(head.training)
 
 

@@ -84,6 +84,7 @@ class Localization(Detector):
     """The whole detector."""
 
     family = "localization"
+    config: LocalizationConfig
 
     def __init__(self, config: LocalizationConfig) -> None:
         super().__init__()
@@ -96,7 +97,9 @@ class Localization(Detector):
         channels, rows, columns = map_shape(self.backbone, config.input_height, config.input_width)
         inputs = channels * (rows // 2) * (columns // 2)
         self.shared = fully_connected(inputs, (hidden,), hidden)  # the classifier's fc6 and fc7
-        self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout(), nn.Linear(hidden, config.boxes * (classes + 1)))
+        self.classifier = nn.Sequential(
+            nn.ReLU(), nn.Dropout(), nn.Linear(hidden, config.boxes * (classes + 1))
+        )
         outputs = config.boxes * self._choices * 4
         self.box_head = (
             fully_connected(inputs, (hidden,), outputs)
@@ -117,7 +120,9 @@ class Localization(Detector):
         nn.init.normal_(last.weight, std=0.001)
         count = self.config.boxes
         left = torch.arange(count) / count
-        start = torch.stack([left, torch.full((count,), 0.25), left + 1 / count, torch.full((count,), 0.75)], -1)
+        start = torch.stack(
+            [left, torch.full((count,), 0.25), left + 1 / count, torch.full((count,), 0.75)], -1
+        )
         last.bias.copy_(start[:, None].expand(-1, self._choices, -1).flatten())
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -160,7 +165,8 @@ class Localization(Detector):
         logits, corners = self(images)
         with torch.autocast(images.device.type, enabled=False):
             parts = [
-                self._picture(*picture) for picture in zip(logits.float(), corners.float(), targets, strict=True)
+                self._picture(*picture)
+                for picture in zip(logits.float(), corners.float(), targets, strict=True)
             ]
         class_sum, box_sum, counted, matched = (sum(part) for part in zip(*parts, strict=True))
         return {

@@ -82,6 +82,7 @@ class Overfeat(Detector):
     """The whole detector."""
 
     family = "overfeat"
+    config: OverfeatConfig
 
     def __init__(self, config: OverfeatConfig) -> None:
         super().__init__()
@@ -113,7 +114,8 @@ class Overfeat(Detector):
         """
         config, stride = self.config, self.backbone.stride
         height, width = (
-            max(1, round(side * scale / stride)) * stride for side in (config.input_height, config.input_width)
+            max(1, round(side * scale / stride)) * stride
+            for side in (config.input_height, config.input_width)
         )
         cells = [size * config.pool for size in (config.window_height, config.window_width)]
         down, across = (self._field + (count - 1) * stride for count in cells)
@@ -159,7 +161,9 @@ class Overfeat(Detector):
         """Both heads at every window of a picture, (B, n, C + 1) and (B, n, 4)."""
         stride = 1 if self.config.offsets else self.config.pool
         pooled = functional.max_pool2d(self.backbone.trunk(images), self.config.pool, stride)
-        logits, edges = (head(pooled).flatten(2).transpose(1, 2) for head in (self.classifier, self.regressor))
+        logits, edges = (
+            head(pooled).flatten(2).transpose(1, 2) for head in (self.classifier, self.regressor)
+        )
         return logits, edges
 
     def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -180,7 +184,8 @@ class Overfeat(Detector):
         logits, edges = self(images)
         windows = self.windows.to(images.device)
         with torch.autocast(images.device.type, enabled=False):
-            class_sum, box_sum, counted, positives = edges.new_zeros(()).float(), edges.new_zeros(()).float(), 0, 0
+            class_sum, box_sum = logits.new_zeros(2, dtype=torch.float32).unbind()
+            counted = positives = 0
             for one, its_edges, target in zip(logits.float(), edges.float(), targets, strict=True):
                 chosen = sample(windows, 1 - one.detach().softmax(-1)[:, -1], target)
                 class_sum = class_sum + _class_loss(one, chosen, target)

@@ -63,6 +63,7 @@ class Pose(Detector):
     """The whole cascade."""
 
     family = "pose"
+    config: PoseConfig
 
     def __init__(self, config: PoseConfig) -> None:
         super().__init__()
@@ -112,7 +113,7 @@ class Pose(Detector):
         """The first stage: joints (B, K, 2), x and y in input pixels, and presence logits (B, K)."""
         joints = len(self.config.names)
         seen = self._see(0, images)
-        parts = seen[:, : 2 * joints].unflatten(1, (joints, 2))
+        parts = seen[:, : 2 * joints].reshape(-1, joints, 2)
         return parts * self._size(seen), seen[:, 2 * joints :]
 
     def sides(self, points: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class Pose(Detector):
         """
         pictures, joints = centres.shape[:2]
         squares = crops(images, centres, sides, self.config.crop)  # (B * K, 3, crop, crop)
-        seen = self._see(stage, squares).unflatten(1, (joints, 2)).unflatten(0, (pictures, joints))
+        seen = self._see(stage, squares).reshape(pictures, joints, joints, 2)  # square, then joint
         return torch.stack([seen[:, joint, joint] for joint in range(joints)], 1)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -198,7 +199,7 @@ def crops(images: Tensor, centres: Tensor, sides: Tensor, size: int) -> Tensor:
     where = centres[:, :, None] + within * sides[:, None, None, None]  # (B, K, size * size, 2)
     where = where * 2 / where.new_tensor([width, height]) - 1
     found = functional.grid_sample(images.float(), where, align_corners=False)  # (B, 3, K, size * size)
-    return found.transpose(1, 2).flatten(0, 1).unflatten(2, (size, size))
+    return found.transpose(1, 2).reshape(-1, images.shape[1], size, size)
 
 
 def joints_of(targets: list[Target], joints: int) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,12 @@ def _same(got: Tensor, wanted: Tensor) -> None:
 def test_a_head_equals_its_convolutions() -> None:
     torch.manual_seed(0)
     head = nn.Sequential(
-        nn.Flatten(), nn.Linear(5 * 3 * 2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 4, bias=False)
+        nn.Flatten(),
+        nn.Linear(5 * 3 * 2, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(16, 4, bias=False),
     )
     norm = head[2]
     assert isinstance(norm, nn.BatchNorm1d)

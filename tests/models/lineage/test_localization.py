@@ -14,7 +14,12 @@ HEIGHT, WIDTH = 96, 128
 
 
 def _model(**changes: object) -> Localization:
-    values: dict[str, object] = {"names": ("a", "b"), "input_height": HEIGHT, "input_width": WIDTH, "hidden": 16}
+    values: dict[str, object] = {
+        "names": ("a", "b"),
+        "input_height": HEIGHT,
+        "input_width": WIDTH,
+        "hidden": 16,
+    }
     torch.manual_seed(0)
     return Localization(LocalizationConfig(**{**values, **changes})).eval()  # type: ignore[arg-type]
 

@@ -68,7 +68,9 @@ def test_dense_evaluation_equals_cropping_the_pixels_of_every_window(offsets: bo
             for dense, head in zip((logits, edges), heads, strict=True):
                 worst = max(worst, (dense[:, row] - head(pooled)).abs().max().item())
             row += 1
-    print(f"{row} windows, offsets {offsets}: largest difference {worst:.2e}, spread {logits.std(1).min():.2f}")
+    print(
+        f"{row} windows, offsets {offsets}: largest difference {worst:.2e}, spread {logits.std(1).min():.2f}"
+    )
     assert row == logits.shape[1] == len(model.windows)
     assert row > (20 if offsets else 6)
     assert min(logits.std(1).min(), edges.std(1).min()) > 0.05, "all windows give the same"
@@ -114,7 +116,9 @@ def test_offsets_make_the_stride_finer() -> None:
     fine, coarse = Overfeat(_paper_like()).levels[0], Overfeat(_paper_like(offsets=False)).levels[0]
     assert fine.windows[1].tolist() == [16, 0, 247, 231]
     assert coarse.windows[1].tolist() == [32, 0, 263, 231]
-    assert {tuple(window) for window in coarse.windows.tolist()} < {tuple(window) for window in fine.windows.tolist()}
+    assert {tuple(window) for window in coarse.windows.tolist()} < {
+        tuple(window) for window in fine.windows.tolist()
+    }
 
 
 def test_a_picture_smaller_than_a_window_is_refused() -> None:
@@ -143,7 +147,10 @@ def test_losses_by_hand() -> None:
     _says(model, [1.0, 2.0, 0.0], [0.25, 0.25, 0.75, 0.75])
     # 51.2 pixels high, so its ideal window is 64 high and 32 wide: the one at (48, 16)
     box = torch.tensor([[58.0, 22.4, 70, 73.6]])
-    targets = [Target(box, torch.tensor([1]), NONE, NONE, NONE), Target(NONE, torch.zeros(0).long(), NONE, NONE, NONE)]
+    targets = [
+        Target(box, torch.tensor([1]), NONE, NONE, NONE),
+        Target(NONE, torch.zeros(0).long(), NONE, NONE, NONE),
+    ]
     found = model.losses(torch.zeros(2, 3, 96, 128), targets)
     # the windows above and below it: 48 of 64 rows shared, IoU 0.6. Those beside it (0.33) are neither right
     # nor wrong, the other 16 background (at most 768 / 3328 = 0.23), as are 16 of the empty picture
@@ -153,7 +160,9 @@ def test_losses_by_hand() -> None:
     squares = 0.0
     for top in (0, 16, 32):
         wanted = (58 - 48) / 32, (22.4 - top) / 64, (70 - 48) / 32, (73.6 - top) / 64
-        squares += sum((edge - said) ** 2 for edge, said in zip(wanted, (0.25, 0.25, 0.75, 0.75), strict=True))
+        squares += sum(
+            (edge - said) ** 2 for edge, said in zip(wanted, (0.25, 0.25, 0.75, 0.75), strict=True)
+        )
     assert found["box"].item() == pytest.approx(BOX_WEIGHT * squares / 2 / 3, rel=1e-5)
 
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.lineage.pose import POINT_WEIGHT, SMALLEST_SIDE_PX, Pose, PoseConfig, crops, detected_joints, joints_of
+from models.lineage.pose import (
+    POINT_WEIGHT,
+    SMALLEST_SIDE_PX,
+    Pose,
+    PoseConfig,
+    crops,
+    detected_joints,
+    joints_of,
+)
 from models.target import Target
 
 NONE = torch.zeros(0, 4)
@@ -41,7 +49,9 @@ def _says(model: Pose, stage: int, values: list[float]) -> None:
 def test_crops_by_hand() -> None:
     """A picture whose values say where they are: column, then row."""
     y, x = torch.meshgrid(torch.arange(20) + 0.5, torch.arange(30) + 0.5, indexing="ij")
-    images = torch.stack([torch.stack([x, y, torch.ones(20, 30)]), torch.stack([x + 100, y, torch.ones(20, 30)])])
+    images = torch.stack(
+        [torch.stack([x, y, torch.ones(20, 30)]), torch.stack([x + 100, y, torch.ones(20, 30)])]
+    )
     centres = torch.tensor([[[10.0, 8], [0, 0]], [[15, 10], [29, 5]]])
     found = crops(images, centres, torch.tensor([8.0, 4.0]), 4)
     assert found.shape == (4, 3, 4, 4)
@@ -64,7 +74,9 @@ def test_refinement_by_hand() -> None:
     assert second[0, 0].tolist() == pytest.approx([32 + 0.1 * side, 24 - 0.2 * side])
     assert second[0, 1].tolist() == pytest.approx([64 + 0.3 * side, 72 + 0.4 * side])
     boxes, scores = model.decode(torch.zeros(1, 3, HEIGHT, WIDTH))
-    assert boxes[0, 0].tolist() == pytest.approx([*(second[0, 0] - 12).tolist(), *(second[0, 0] + 12).tolist()])
+    assert boxes[0, 0].tolist() == pytest.approx(
+        [*(second[0, 0] - 12).tolist(), *(second[0, 0] + 12).tolist()]
+    )
     assert scores[0].flatten().tolist() == pytest.approx([0.8808, 0, 0, 0.1192], abs=1e-4)
     assert presence.shape == (1, 2)
 
@@ -83,7 +95,9 @@ def test_losses_by_hand() -> None:
     perfect = [_target([(0, 32, 24), (1, 64, 72)])] * 2
     found = model.losses(images, perfect)
     assert found["stage 1"].item() == pytest.approx(0, abs=1e-9)
-    assert found["stage 2"].item() == pytest.approx(0, abs=1e-9), "squares are as far off as the first stage is"
+    assert found["stage 2"].item() == pytest.approx(0, abs=1e-9), (
+        "squares are as far off as the first stage is"
+    )
 
 
 def test_nothing_annotated_teaches_that_nothing_is_there() -> None:

@@ -12,7 +12,9 @@ def _target(boxes: list[list[float]], ignored: list[list[float]] | None = None) 
     def tensor(rows: list[list[float]]) -> Tensor:
         return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
-    return Target(tensor(boxes), torch.zeros(len(boxes)).long(), tensor(ignored or []), tensor([]), tensor([]))
+    return Target(
+        tensor(boxes), torch.zeros(len(boxes)).long(), tensor(ignored or []), tensor([]), tensor([])
+    )
 
 
 def test_windows_go_row_by_row() -> None:
