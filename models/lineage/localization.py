@@ -102,9 +102,9 @@ class Localization(Detector):
         )
         outputs = config.boxes * self._choices * 4
         self.box_head = (
-            fully_connected(inputs, (hidden,), outputs)
+            fully_connected(inputs, (hidden,), outputs, dropout=0.0)
             if config.head == "conv"
-            else nn.Sequential(nn.ReLU(), nn.Dropout(), nn.Linear(hidden, outputs))
+            else nn.Sequential(nn.ReLU(), nn.Linear(hidden, outputs))
         )
         self._spread_boxes()
 

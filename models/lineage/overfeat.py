@@ -38,10 +38,10 @@ from models.detector import Detector
 from models.lineage.dense import as_convolutions, fully_connected
 from models.lineage.map_shape import map_shape
 from models.lineage.overfeat_net import FIELD, OverfeatFast
-from models.lineage.windows import Sampled, sample, sliding_windows
+from models.lineage.windows import FILLED, Sampled, sample, sliding_windows
 from models.target import Target
 
-BOX_WEIGHT = 5.0
+BOX_WEIGHT = 10.0
 """Edges are parts of the window: an edge that is a tenth of it away costs 0.005 before this."""
 
 
@@ -95,15 +95,27 @@ class Overfeat(Detector):
         )
         self._field = FIELD if own else self.backbone.stride  # pixels that a window's first cell stands for
         inputs = self.backbone.trunk_channels * config.window_height * config.window_width
-        self.classifier = self._head(inputs, len(config.names) + 1)
-        self.regressor = self._head(inputs, 4)
+        self.classifier = self._head(inputs, len(config.names) + 1, dropout=0.5)
+        self.regressor = self._head(inputs, 4, dropout=0.0)
+        self._start_in_the_middle()
         self.levels = [self._level(scale) for scale in config.scales]
 
-    def _head(self, inputs: int, outputs: int) -> nn.Sequential:
+    def _head(self, inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+        """Dropout is the classifier's, as in the paper; what is to be a number does not take it well."""
         config = self.config
-        head = fully_connected(inputs, (config.hidden, config.hidden), outputs)
+        head = fully_connected(inputs, (config.hidden, config.hidden), outputs, dropout)
         spread = config.pool if config.offsets else 1
         return as_convolutions(head, config.window_height, config.window_width, spread)
+
+    @torch.no_grad()
+    def _start_in_the_middle(self) -> None:
+        """Let every box start as what fills its window; on large features L2 would start with outliers."""
+        last = self.regressor[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        nn.init.normal_(last.weight, std=0.001)
+        margin = (1 - FILLED) / 2
+        last.bias.copy_(torch.tensor([margin, margin, 1 - margin, 1 - margin]))
 
     @torch.no_grad()
     def _level(self, scale: float) -> Level:

@@ -77,7 +77,8 @@ class Pose(Detector):
             size = (config.crop, config.crop) if stage else (config.input_height, config.input_width)
             channels, rows, columns = map_shape(self._stage(stage), *size)
             inputs = channels * (rows // 2) * (columns // 2)
-            self.heads.append(fully_connected(inputs, (config.hidden,), joints * (2 if stage else 3)))
+            outputs = joints * (2 if stage else 3)  # the first also tells which joints there are
+            self.heads.append(fully_connected(inputs, (config.hidden,), outputs, dropout=0.0))
         self._start_in_the_middle()
 
     def _stage(self, stage: int) -> Backbone:
