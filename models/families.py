@@ -14,6 +14,9 @@ from models.lineage.fast_rcnn import FastRcnn, FastRcnnConfig
 from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
 from models.lineage.hog_detector import HogConfig, HogDetector
+from models.lineage.localization import Localization, LocalizationConfig
+from models.lineage.overfeat import Overfeat, OverfeatConfig
+from models.lineage.pose import Pose, PoseConfig
 from models.lineage.rcnn import Rcnn, RcnnConfig
 from models.lineage.yolo_v1 import YoloV1, YoloV1Config
 from models.yolox import Yolox, YoloxConfig
@@ -46,4 +49,7 @@ FAMILIES: dict[str, Family] = {
     Rcnn.family: Family(RcnnConfig, Rcnn),
     HogDetector.family: Family(HogConfig, HogDetector),
     FastRcnn.family: Family(FastRcnnConfig, FastRcnn),
+    Localization.family: Family(LocalizationConfig, Localization),
+    Pose.family: Family(PoseConfig, Pose),
+    Overfeat.family: Family(OverfeatConfig, Overfeat),
 }

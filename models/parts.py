@@ -32,6 +32,8 @@ BackboneName = Literal[
     "mobilenet_v2",
 ]
 """See :data:`models.backbones.BACKBONES`."""
+Hidden = Annotated[int, Field(ge=8, le=8192)]
+"""Width of fully connected layers."""
 
 
 class Strict(BaseModel):
@@ -165,6 +167,45 @@ class RcnnPart(NetworkPart):
     ridge: Positive = 1000.0
 
 
+class LocalizationPart(NetworkPart):
+    """See :class:`models.lineage.localization.LocalizationConfig`."""
+
+    family: Literal["localization"]
+    backbone: str = "efficientnet_lite0"
+    head: Literal["conv", "fc"] = "conv"
+    class_specific: bool = False
+    boxes: Annotated[int, Field(ge=1, le=100)] = 6
+    hidden: Hidden = 512
+
+
+class PosePart(NetworkPart):
+    """See :class:`models.lineage.pose.PoseConfig`."""
+
+    family: Literal["pose"]
+    backbone: str = "efficientnet_lite0"
+    stages: Annotated[int, Field(ge=1, le=10)] = 3
+    crop: Side = 96
+    crop_part: Annotated[float, Field(gt=0, le=4)] = 1.0
+    joint_size: Positive = 24.0
+    hidden: Hidden = 256
+
+
+class OverfeatPart(NetworkPart):
+    """See :class:`models.lineage.overfeat.OverfeatConfig`."""
+
+    family: Literal["overfeat"]
+    backbone: str = "efficientnet_lite0"
+    backbone_width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    scales: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1, max_length=20, strict=False)
+    ] = (0.25, 0.35, 0.5, 0.7, 1.0)
+    pool: Annotated[int, Field(ge=1, le=4)] = 2
+    window_height: Annotated[int, Field(ge=1, le=20)] = 2
+    window_width: Annotated[int, Field(ge=1, le=20)] = 1
+    offsets: bool = True
+    hidden: Hidden = 512
+
+
 def _family(value: Any) -> str:
     """Which part a recipe's ``model`` is: a family that is not named is lookout's own."""
     family = value.get("family", _DEFAULT) if isinstance(value, dict) else getattr(value, "family", _DEFAULT)
@@ -180,7 +221,10 @@ ModelPart = Annotated[
     | Annotated[FasterRcnnFpnPart, Tag("faster-rcnn-fpn")]
     | Annotated[HogPart, Tag("hog-svm")]
     | Annotated[DpmPart, Tag("dpm")]
+    | Annotated[FastRcnnPart, Tag("fast-rcnn")]
     | Annotated[RcnnPart, Tag("rcnn")]
-    | Annotated[FastRcnnPart, Tag("fast-rcnn")],
+    | Annotated[LocalizationPart, Tag("localization")]
+    | Annotated[PosePart, Tag("pose")]
+    | Annotated[OverfeatPart, Tag("overfeat")],
     Discriminator(_family),
 ]

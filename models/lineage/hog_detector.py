@@ -129,7 +129,9 @@ class HogDetector(SlidingDetector):
             SMALLEST * self.axes[:, 3].min().item(),
         )
         self.aspect.copy_(torch.cat([each.aspects for each in cutouts]).log().mean().exp())
-        return [torch.cat([self._blocks(part) for part in torch.split(each.windows, _BATCH)]) for each in cutouts]
+        return [
+            torch.cat([self._blocks(part) for part in torch.split(each.windows, _BATCH)]) for each in cutouts
+        ]
 
     def _blocks(self, windows: Tensor) -> Tensor:
         """Features float32 (2P, D) of windows with context, uint8 (P, h, w, 3), and of their mirror images."""
