@@ -5,11 +5,13 @@ Whoever offers this can be trained, measured, exported and streamed. Knows nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from models.coco import Example
+from models.errors import DataError
 from models.target import Target
 
 
@@ -76,3 +78,29 @@ class Detector(nn.Module):
     def early(self, blocks: int) -> Iterable[nn.Module]:
         """The first ``blocks`` parts of the backbone, what a recipe may freeze; nothing for 0."""
         raise NotImplementedError
+
+
+class Fitted(Detector):
+    """A detector that takes in all its examples at once, instead of lowering losses batch by batch.
+
+    Has no backbone unless it says otherwise.
+    """
+
+    def fit(self, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
+        """Learn everything from annotated pictures, on the device where it is.
+
+        Args:
+            examples: the training pictures; their classes are the config's names.
+            seed: of all that is random.
+            say: told in a line what was done, a few times.
+
+        Raises:
+            DataError: a picture cannot be read, or there is too little to learn a class from.
+        """
+        raise NotImplementedError
+
+    def start_from_imagenet(self) -> None:
+        raise DataError(f"{self.family}: has no backbone to start from ImageNet; set pretrained: false")
+
+    def early(self, blocks: int) -> Iterable[nn.Module]:
+        return ()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.detector import Config, Detector
+from models.lineage.hog_detector import HogConfig, HogDetector
 from models.yolox import Yolox, YoloxConfig
 
 
@@ -32,4 +33,5 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
+    HogDetector.family: Family(HogConfig, HogDetector),
 }

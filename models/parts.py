@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -39,4 +39,31 @@ class YoloxPart(NetworkPart):
     width: Annotated[int, Field(ge=8, le=512)] = 80
 
 
-ModelPart = YoloxPart
+class HogPart(NetworkPart):
+    """See :class:`models.lineage.hog_detector.HogConfig`."""
+
+    family: Literal["hog-svm"]
+    pretrained: Literal[False] = False
+    window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 128
+    window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
+    margin: Annotated[int, Field(ge=0, le=64)] = 16
+    largest_scale: Annotated[float, Field(ge=0.5, le=4)] = 2.0
+    scales_per_octave: Annotated[int, Field(ge=1, le=16)] = 5
+    cost: Positive = 0.01
+    pictures: Annotated[int, Field(ge=1)] = 400
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 10
+    rounds: Annotated[int, Field(ge=0, le=10)] = 2
+
+
+def _family(value: Any) -> str:
+    """Which part a recipe's ``model`` is: a family that is not named is lookout's own."""
+    family = value.get("family", _DEFAULT) if isinstance(value, dict) else getattr(value, "family", _DEFAULT)
+    return str(family)
+
+
+_DEFAULT = "lookout-yolox"
+
+ModelPart = Annotated[
+    Annotated[YoloxPart, Tag("lookout-yolox")] | Annotated[HogPart, Tag("hog-svm")],
+    Discriminator(_family),
+]

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from models.errors import RecipeError
-from models.parts import ModelPart, Positive, Share, Strict
+from models.parts import ModelPart, Positive, Share, Strict, YoloxPart
 
 
 class ValidationSource(Strict):
@@ -93,7 +93,7 @@ class Recipe(Strict):
     """The classes, in the order of their indices."""
     data: DataPart
     schedule: SchedulePart
-    model: ModelPart = ModelPart()
+    model: ModelPart = YoloxPart()
     augmentation: AugmentationPart = AugmentationPart()
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -139,14 +139,22 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {'; '.join(_one_line(error))}") from error
 
 
+def _keys(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A place in the file: what pydantic adds to it, the model's family, is no key."""
+    return (*loc[:1], *loc[2:]) if loc[:1] == ("model",) and len(loc) > 2 else loc
+
+
 def _one_line(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        where = ".".join(str(part) for part in _keys(problem["loc"])) or "recipe"
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key; remove it or correct its spelling")
         elif problem["type"] == "missing":
             lines.append(f"{where}: is missing")
+        elif problem["type"] == "union_tag_invalid":
+            context = problem["ctx"]
+            lines.append(f"{where}.family: is {context['tag']!r:.80}, expected {context['expected_tags']}")
         elif isinstance(problem["input"], dict):  # its keys disagree; the message names them
             lines.append(f"{where}: {problem['msg']}")
         elif problem["type"] != "default_factory_not_called":  # follows from another mistake

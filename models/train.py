@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from models.augment import Augmentation
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.coco import Example, examples_of, read_coco
+from models.detector import Fitted
 from models.errors import DataError, LookoutError, RecipeError
 from models.evaluate import Metrics
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.recipe import Recipe, load_recipe
-from models.trainer import Trainer, build, rate_at, step
+from models.trainer import Trainer, build, network, rate_at, step
 from models.validate import ValidationSet, load_validation, validate
 
 _FREE_KEYS = {
@@ -72,16 +74,42 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
     with _machine_limits():
         examples = _examples(recipe)
         validation = _validation(recipe)
-        trainer = build(recipe)
+        model = network(recipe)
         _make_folder(recipe.folder, resume)
+        if isinstance(model, Fitted):
+            _fit(model, recipe, examples, validation, console)
+            return _done(recipe, validation.examples if validation else examples, console)
+        trainer = build(recipe, model)
         _say_start(trainer, examples, console)
         if (recipe.folder / "last.pt").exists():
             _resume(trainer, validation, console)
         with _progress(console) as progress:
             while trainer.epoch < recipe.schedule.epochs:
                 _epoch(trainer, examples, validation, progress, console)
-    best = recipe.folder / "best.pt"
-    pictures = (validation.examples if validation else examples)[0].path.parent
+    return _done(recipe, validation.examples if validation else examples, console)
+
+
+def _fit(
+    model: Fitted,
+    recipe: Recipe,
+    examples: list[Example],
+    validation: ValidationSet | None,
+    console: Console,
+) -> None:
+    """All of a training without epochs: fit, measure, keep."""
+    started = time.monotonic()
+    console.print(f"fitting {recipe.name}: {len(examples)} pictures")
+    model.fit(examples, recipe.seed, console.print)
+    model.eval()
+    device = next(chain(model.parameters(), model.buffers())).device
+    metrics = None if validation is None else validate(model, validation, device)
+    save_checkpoint(recipe.folder / "best.pt", model, 1, None if metrics is None else metrics.AP50)
+    console.print(f"fitted{_said(metrics)}  {time.monotonic() - started:.0f} s")
+
+
+def _done(recipe: Recipe, examples: list[Example], console: Console) -> Path:
+    """Say where the best checkpoint is and how it is exported, and return it."""
+    best, pictures = recipe.folder / "best.pt", examples[0].path.parent
     export = ["lookout", "export", str(best), "--out", f"{recipe.name}.onnx", "--pictures", str(pictures)]
     console.print(f"done: {best}\nexport it: {shlex.join(export)}")
     return best

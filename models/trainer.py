@@ -72,8 +72,8 @@ class Trainer:
         torch.set_rng_state(state["random"])
 
 
-def build(recipe: Recipe) -> Trainer:
-    """A trainer at its start, seeded by the recipe.
+def network(recipe: Recipe) -> Detector:
+    """The recipe's network at its start, seeded by the recipe, on its device.
 
     Raises:
         RecipeError: the recipe asks for CUDA where there is none.
@@ -82,14 +82,20 @@ def build(recipe: Recipe) -> Trainer:
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    device = _device(recipe)
     part = recipe.model
+    device = _device(recipe)
     model = FAMILIES[part.family].build({"names": recipe.names, **part.config()})
     if part.pretrained:
         model.start_from_imagenet()
     for module in model.early(recipe.schedule.frozen_blocks):
         module.requires_grad_(False)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device)
+
+
+def build(recipe: Recipe, model: Detector) -> Trainer:
+    """A trainer at its start, of the recipe's :func:`network`."""
+    device = _device(recipe)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = _precision(recipe, device)
     return Trainer(
         recipe=recipe,

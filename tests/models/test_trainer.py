@@ -12,30 +12,29 @@ from models.coco import load_coco
 from models.ema import MovingAverage
 from models.loader import Batch, EpochSamples, epoch_batches
 from models.recipe import Recipe
-from models.trainer import Trainer, TrainingDiverged, build, rate_at, step
+from models.trainer import Trainer, TrainingDiverged, build, network, rate_at, step
 from tests.models.conftest import SHAPES
 
 
 def _trainer(rate: float = 0.001) -> Trainer:
-    return build(
-        Recipe.model_validate(
-            {
-                "name": "steps",
-                "names": SHAPES,
-                "data": {"train": [{"annotations": "unused.json", "images": "unused"}]},
-                "model": {
-                    "input_height": 96,
-                    "input_width": 128,
-                    "backbone_blocks": 12,
-                    "width": 16,
-                    "pretrained": False,
-                },
-                "schedule": {"epochs": 2, "learning_rate": rate},
-                "device": "cpu",
-                "precision": "float32",
-            }
-        )
+    recipe = Recipe.model_validate(
+        {
+            "name": "steps",
+            "names": SHAPES,
+            "data": {"train": [{"annotations": "unused.json", "images": "unused"}]},
+            "model": {
+                "input_height": 96,
+                "input_width": 128,
+                "backbone_blocks": 12,
+                "width": 16,
+                "pretrained": False,
+            },
+            "schedule": {"epochs": 2, "learning_rate": rate},
+            "device": "cpu",
+            "precision": "float32",
+        }
     )
+    return build(recipe, network(recipe))
 
 
 def _batch(shapes: Path) -> Batch:

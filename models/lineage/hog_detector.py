@@ -1,0 +1,242 @@
+"""Sliding windows of HOG under a linear SVM (Dalal and Triggs, CVPR 2005).
+
+The picture is looked at in many sizes; in each, the score of every window is one convolution of the
+map of blocks with the SVM's weights. It is fitted as in the paper: to the annotated objects and their
+mirror images, each brought to the window's size with a margin around it, against random windows
+without objects, and again with the windows that it mistook. Scores become probabilities by Platt's
+sigmoid, of whether a detection is right.
+
+Knows nothing of files; suppression of overlapping boxes is not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.coco import Example
+from models.detector import Fitted
+from models.errors import DataError
+from models.lineage.hog import CELL, CHANNELS
+from models.lineage.mining import Cache, Scene, chosen, found, negatives
+from models.lineage.platt import fit_platt
+from models.lineage.pyramid import Pyramid, Windows, levels_of, object_boxes
+
+_CONTEXT = 2 * CELL
+"""Pixels around a training window whose gradients, as in a picture, do not end at the window."""
+
+_SMALLEST = 2 / 3
+"""Objects below this part of the smallest that is found are too blurred to learn from."""
+
+_VIOLATED = -1.0
+"""A negative that scores above this costs the SVM something."""
+_TOLERANCE = 0.01
+"""How much more than the least, as a part of it, the SVM's loss may be."""
+_CALIBRATED = 200
+"""Pictures on which probabilities are measured,"""
+_DETECTIONS = 30
+"""and detections a picture."""
+_LEAST_SLOPE = 0.01
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HogConfig:
+    """All that is needed to build the detector again, and how it is fitted."""
+
+    names: tuple[str, ...]
+    input_height: int = 320
+    input_width: int = 416
+    window_height: int = 128
+    """The paper's window, in pixels of a level."""
+    window_width: int = 64
+    margin: int = 16
+    """Pixels in the window above and below its object."""
+    largest_scale: float = 2.0
+    """The picture is enlarged by this, to find objects smaller than the window's."""
+    scales_per_octave: int = 5
+    cost: float = 0.01
+    """Of an example that is on the wrong side by one, in the SVM: the paper's C."""
+    pictures: int = 400
+    """At most so many training pictures are searched for negatives in each round."""
+    negatives: int = 10
+    """At most so many windows a picture and round become negatives."""
+    rounds: int = 2
+    """Of mining; the paper's one is followed by another."""
+
+    @property
+    def rows(self) -> int:
+        """Of blocks in a window."""
+        return self.window_height // CELL - 1
+
+    @property
+    def columns(self) -> int:
+        return self.window_width // CELL - 1
+
+
+class HogDetector(Fitted):
+    """The whole detector."""
+
+    family = "hog-svm"
+    filters: Tensor
+    biases: Tensor
+    curves: Tensor
+    aspect: Tensor
+    axes: Tensor
+
+    def __init__(self, config: HogConfig) -> None:
+        super().__init__()
+        self.config = config
+        levels = levels_of(
+            config.input_height,
+            config.input_width,
+            config.largest_scale,
+            config.scales_per_octave,
+            config.window_height,
+        )
+        if not levels:
+            raise ValueError(f"window_height {config.window_height} fits into no size of the input")
+        self.pyramid = Pyramid(levels)
+        self.windows = Windows.over(levels, config.window_height, config.window_width, config.margin)
+        self.register_buffer("axes", self.windows.axes, persistent=False)
+        classes = len(config.names)
+        self.register_buffer("filters", torch.zeros(classes, CHANNELS, config.rows, config.columns))
+        self.register_buffer("biases", torch.zeros(classes))
+        self.register_buffer("curves", torch.tensor([[1.0, 0.0]]).repeat(classes, 1))  # Platt's a and b
+        self.register_buffer("aspect", torch.tensor(0.4))  # an object's width as a part of its height
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W), still 0 to 255."""
+        return images.permute(0, 3, 1, 2).float()
+
+    def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Candidates, one a window of any level; a score is how likely a detection there is right."""
+        scores = self.margins(self.pyramid(images))
+        likely = (scores * self.curves[:, 0] + self.curves[:, 1]).sigmoid()
+        return self.boxes().expand(len(images), -1, -1), likely
+
+    def boxes(self) -> Tensor:
+        """What every window surrounds, inside the input: float32 (N, 4)."""
+        boxes = object_boxes(self.axes, self.aspect)
+        x, y = boxes[:, 0::2], boxes[:, 1::2]
+        x, y = x.clamp(0, self.config.input_width), y.clamp(0, self.config.input_height)
+        return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
+
+    def margins(self, maps: list[Tensor]) -> Tensor:
+        """The SVM's score of every window of every class: float32 (B, N, C)."""
+        fitting = [blocks for blocks, (rows, _) in zip(maps, self.windows.places, strict=True) if rows]
+        scores = [functional.conv2d(blocks, self.filters, self.biases).flatten(2) for blocks in fitting]
+        return torch.cat(scores, 2).transpose(1, 2)
+
+    @torch.no_grad()
+    def fit(self, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
+        config = self.config
+        caches = [Cache(positives) for positives in self._positives(examples)]
+        pictures = chosen(examples, config.pictures, seed)
+        for mining in range(config.rounds + 1):
+            for number, example in enumerate(pictures):
+                self._mine(number, self._scene(example), caches, seed if mining == 0 else None)
+            for class_, (name, cache) in enumerate(zip(config.names, caches, strict=True)):
+                if not cache.negatives:
+                    raise DataError(f"{name}: no picture has a window without it; give more pictures")
+                svm = cache.fit(config.cost, _TOLERANCE, seed)
+                self.filters[class_] = svm.weights.view(self.filters.shape[1:])
+                self.biases[class_] = svm.bias
+                say(
+                    f"{name}, {f'mining round {mining}' if mining else 'random negatives'}: "
+                    f"{len(cache.positives)} positives, {len(cache.negatives)} negatives, "
+                    f"loss {svm.loss:.3f} (gap {svm.gap:.3f})"
+                )
+        self._calibrate([self._scene(example) for example in pictures[:_CALIBRATED]], say)
+
+    def _scene(self, example: Example) -> Scene:
+        return Scene.of(example, self.config.input_height, self.config.input_width)
+
+    def _positives(self, examples: list[Example]) -> list[Tensor]:
+        """The window of every object and its mirror image, float32 (P, D) of each class; sets ``aspect``.
+
+        Raises:
+            DataError: a class has no object that is large enough.
+        """
+        windows: list[list[Tensor]] = [[] for _ in self.config.names]
+        aspects = []
+        least = _SMALLEST * self.axes[:, 3].min().item()
+        for example in chosen(examples, len(examples), 0):
+            scene = self._scene(example)
+            for box, class_ in zip(scene.boxes, scene.classes.tolist(), strict=True):
+                x1, y1, x2, y2 = box.tolist()
+                if y2 - y1 >= least:
+                    aspects.append((x2 - x1) / (y2 - y1))
+                    windows[class_].append(self._window(scene.image, (x1 + x2) / 2, (y1 + y2) / 2, y2 - y1))
+        for name, found_windows in zip(self.config.names, windows, strict=True):
+            if not found_windows:
+                raise DataError(
+                    f"{name}: no box of it is {least:.0f} px high or more in the input; give others"
+                )
+        self.aspect.fill_(float(np.exp(np.log(aspects).mean())))
+        return [torch.cat([self._blocks(torch.stack(part)) for part in _pieces(each)]) for each in windows]
+
+    def _window(self, image: Tensor, x: float, y: float, object_height: float) -> Tensor:
+        """The window around an object's middle, with some context: uint8 (h, w, 3)."""
+        config, pixels = self.config, image.numpy()
+        scale = (config.window_height - 2 * config.margin) / object_height
+        while scale < 0.5:  # nothing is skipped; see models.lineage.pyramid
+            pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            x, y, scale = x / 2, y / 2, scale * 2
+        width, height = config.window_width + 2 * _CONTEXT, config.window_height + 2 * _CONTEXT
+        # Coordinates are of pixels' edges here, and of their centres in OpenCV.
+        right = width / 2 - scale * x + (scale - 1) / 2
+        down = height / 2 - scale * y + (scale - 1) / 2
+        affine = np.array([[scale, 0, right], [0, scale, down]])
+        window = cv2.warpAffine(pixels, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        return torch.from_numpy(window)
+
+    def _blocks(self, windows: Tensor) -> Tensor:
+        """Features float32 (2P, D) of windows with context, uint8 (P, h, w, 3), and of their mirror images."""
+        pictures = self.normalise(torch.cat([windows, windows.flip(2)]).to(self.filters.device))
+        skipped = _CONTEXT // CELL
+        blocks = self.pyramid.hog(pictures)[:, :, skipped:, skipped:]
+        return blocks[:, :, : self.config.rows, : self.config.columns].flatten(1).cpu()
+
+    def _mine(self, number: int, scene: Scene, caches: list[Cache], seed: int | None) -> None:
+        """Take the windows of a picture that are nearest to being mistaken, or, with a seed, any."""
+        maps = self._maps(scene)
+        boxes, config = self.boxes().cpu(), self.config
+        margins = self.margins(maps)[0].cpu()  # (N, C)
+        if seed is not None:
+            margins = torch.rand(margins.shape, generator=torch.Generator().manual_seed(seed + number))
+        for class_, cache in enumerate(caches):
+            rows = negatives(scene, class_, boxes, margins[:, class_], _VIOLATED, config.negatives)
+            for row in rows.tolist():
+                level, top, left = self.windows.place(row)
+                blocks = maps[level][0, :, top : top + config.rows, left : left + config.columns]
+                cache.add(number, row, blocks.flatten().cpu())
+
+    def _calibrate(self, scenes: list[Scene], say: Callable[[str], None]) -> None:
+        """Fit each class's curve to what is found in pictures, and whether it is right."""
+        boxes = self.boxes().cpu()
+        margins = [self.margins(self._maps(scene))[0].cpu() for scene in scenes]
+        for class_, name in enumerate(self.config.names):
+            judged = [
+                found(scene, class_, boxes, each[:, class_], _DETECTIONS)
+                for scene, each in zip(scenes, margins, strict=True)
+            ]
+            scores, right = torch.cat([each[0] for each in judged]), torch.cat([each[1] for each in judged])
+            slope, offset = fit_platt(scores, right)
+            self.curves[class_] = torch.tensor([max(slope, _LEAST_SLOPE), offset])
+            say(f"{name}, calibrated: {int(right.sum())} right and {int((~right).sum())} wrong detections")
+
+    def _maps(self, scene: Scene) -> list[Tensor]:
+        maps: list[Tensor] = self.pyramid(self.normalise(scene.image[None].to(self.filters.device)))
+        return maps
+
+
+def _pieces(windows: list[Tensor]) -> list[list[Tensor]]:
+    """Pieces that are quick to compute at once."""
+    return [windows[start : start + _BATCH] for start in range(0, len(windows), _BATCH)]

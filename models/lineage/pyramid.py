@@ -1,0 +1,125 @@
+"""A picture at many scales, as maps of HOG blocks, and the windows that slide over them.
+
+Scales larger than 1 are interpolated from the picture, smaller ones from it halved as often as leaves
+no more than another half to interpolate, so that nothing is skipped. Every level is continued a little
+beyond the picture's edge, where its outermost pixels are repeated: people there are seen whole.
+
+Knows nothing of classifiers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.lineage.hog import BLOCK, CELL, Hog
+
+BORDER = 2 * CELL
+"""Pixels by which each level is continued on every side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One size of the picture, without its border, in pixels of its own."""
+
+    height: int
+    width: int
+    scale_y: float
+    """Pixels of the level per input pixel."""
+    scale_x: float
+
+    @property
+    def rows(self) -> int:
+        """Of blocks, the border included."""
+        return (self.height + 2 * BORDER - BLOCK) // CELL + 1
+
+    @property
+    def columns(self) -> int:
+        return (self.width + 2 * BORDER - BLOCK) // CELL + 1
+
+
+def levels_of(height: int, width: int, largest: float, per_octave: int, least_px: int) -> list[Level]:
+    """The sizes of a picture, largest first, as long as a side of ``least_px`` fits into its height."""
+    found: list[Level] = []
+    while True:
+        scale = largest * 2 ** (-len(found) / per_octave)
+        rows, columns = round(height * scale), round(width * scale)
+        if rows + 2 * BORDER < least_px or min(rows, columns) < BLOCK:
+            return found
+        found.append(Level(rows, columns, rows / height, columns / width))
+
+
+class Pyramid(nn.Module):
+    """Pictures to the blocks of every level."""
+
+    def __init__(self, levels: list[Level]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.hog = Hog()
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Blocks of pictures float32 (B, 3, H, W), 0 to 255: float32 (B, 36, rows, columns) a level."""
+        return [self.hog(_continued(resized)) for resized in self.resized(pictures)]
+
+    def resized(self, pictures: Tensor) -> list[Tensor]:
+        """The pictures in every level's size, without border."""
+        found, source = [], pictures
+        for level in self.levels:
+            while 2 * level.height < source.shape[2] and 2 * level.width < source.shape[3]:
+                source = functional.avg_pool2d(source, 2)
+            size = (level.height, level.width)
+            found.append(functional.interpolate(source, size, mode="bilinear", align_corners=False))
+        return found
+
+
+def _continued(pictures: Tensor) -> Tensor:
+    """With a border, in which the outermost pixels are repeated."""
+    height, width = pictures.shape[2:]
+    top, bottom = pictures[:, :, :1], pictures[:, :, height - 1 :]
+    tall = torch.cat([*[top] * BORDER, pictures, *[bottom] * BORDER], 2)
+    left, right = tall[..., :1], tall[..., width - 1 :]
+    return torch.cat([*[left] * BORDER, tall, *[right] * BORDER], 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Every window of every level, in one order: levels, then rows, then columns."""
+
+    places: tuple[tuple[int, int], ...]
+    """Rows and columns of windows on each level; none where the window does not fit."""
+    axes: Tensor
+    """float32 (N, 4), input pixels: the object's middle in x, its top and bottom, and how wide it would
+    be if it were as wide as high."""
+
+    @classmethod
+    def over(cls, levels: list[Level], height: int, width: int, margin: int) -> Windows:
+        """Windows of ``height`` x ``width`` pixels of a level, ``margin`` above and below the object."""
+        places, axes = [], []
+        for level in levels:
+            rows = max(0, level.rows - (height // CELL - 1) + 1)
+            columns = max(0, level.columns - (width // CELL - 1) + 1)
+            top = torch.arange(rows) * CELL - BORDER + margin
+            middle = torch.arange(columns) * CELL - BORDER + width / 2
+            y, x = torch.meshgrid(top / level.scale_y, middle / level.scale_x, indexing="ij")
+            length = height - 2 * margin
+            wide = torch.full_like(x, length / level.scale_x)
+            axes.append(torch.stack([x, y, y + length / level.scale_y, wide], -1).reshape(-1, 4))
+            places.append((rows, columns) if rows * columns else (0, 0))
+        return cls(tuple(places), torch.cat(axes))
+
+    def place(self, window: int) -> tuple[int, int, int]:
+        """Level, row and column of a window's top left block."""
+        for level, (rows, columns) in enumerate(self.places):
+            if window < rows * columns:
+                return level, window // columns, window % columns
+            window -= rows * columns
+        raise IndexError(f"no window {window} beyond the last")
+
+
+def object_boxes(axes: Tensor, aspect: Tensor) -> Tensor:
+    """Boxes (N, 4), xyxy, of objects whose width is ``aspect`` of their height; see ``Windows.axes``."""
+    half = axes[:, 3] * aspect / 2
+    return torch.stack([axes[:, 0] - half, axes[:, 1], axes[:, 0] + half, axes[:, 2]], 1)
