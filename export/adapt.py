@@ -43,7 +43,8 @@ class Wishes:
         family: how to read the file, where it could be read in several ways.
         color, mean, std, resize: of its pixels (``PixelRule``).
         input_size: height and width, for a file that takes any.
-        nms_threshold: IoU above which the lower-scoring box of the same class is dropped.
+        nms_threshold: IoU above which the lower-scoring box of the same class is dropped; a checkpoint
+            has its own.
         anchors: file of a model's anchors, .npy or lines of four numbers, for a file that lacks them.
     """
 
@@ -54,7 +55,7 @@ class Wishes:
     std: Triple | None = None
     resize: Resize | None = None
     input_size: Size | None = None
-    nms_threshold: float = NMS_THRESHOLD
+    nms_threshold: float | None = None
     anchors: Path | None = None
 
 
@@ -94,7 +95,7 @@ def adapt(path: Path, model: onnx.ModelProto, wishes: Wishes) -> Body:
             f"{path}: was recognised as {reading.said}, which takes no --anchors; leave them out"
         )
     rule = reading.pixels.changed(color=wishes.color, mean=wishes.mean, std=wishes.std, resize=wishes.resize)
-    threshold = wishes.nms_threshold if reading.nms else None
+    threshold = (wishes.nms_threshold or NMS_THRESHOLD) if reading.nms else None
     contract, batching = _contract(signature, reading, rule, threshold)
     return Body(
         model=contract,

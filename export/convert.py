@@ -65,7 +65,7 @@ def export_model(
         DataError: the pictures cannot be read.
         ParityError: the exported graph differs from the model, or too little could be compared.
     """
-    if not 0 < wishes.nms_threshold < 1:
+    if wishes.nms_threshold is not None and not 0 < wishes.nms_threshold < 1:
         raise ArtifactError(
             f"NMS threshold {wishes.nms_threshold}: expected an IoU between 0 and 1, such as 0.65"
         )

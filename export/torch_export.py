@@ -37,36 +37,37 @@ class _FromPictures(nn.Module):
         return boxes, class_scores
 
 
-def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: float) -> Body:
+def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: float | None) -> Body:
     """The body of a checkpoint.
 
     Args:
         path: a checkpoint of ``lookout train``.
         names: in place of the checkpoint's own.
-        nms_threshold: used by the reference.
+        nms_threshold: in place of its family's own.
 
     Raises:
         CheckpointError: not a checkpoint.
         AdaptError: the names do not fit its classes.
     """
     model, meta = load_checkpoint(path)
+    threshold = model.nms_threshold if nms_threshold is None else nms_threshold
     height, width = meta.input_height, meta.input_width
     whole = _FromPictures(model).eval()
 
     def reference(picture: Pixels) -> Found:
         with torch.inference_mode():
             boxes, class_scores = whole(torch.from_numpy(picture)[None])
-        return find(boxes[0].numpy(), class_scores[0].numpy(), nms_threshold, _suppress)
+        return find(boxes[0].numpy(), class_scores[0].numpy(), threshold, _suppress)
 
     return Body(
-        model=complete(_to_onnx(whole, height, width), nms_threshold),
+        model=complete(_to_onnx(whole, height, width), threshold),
         family=meta.family,
         names=class_names(path, names or meta.names, len(meta.names)),
         input_height=height,
         input_width=width,
         reference=reference,
         said=f"lookout checkpoint, {meta.family} after {meta.epoch} epochs",
-        nms_threshold=nms_threshold,
+        nms_threshold=threshold,
     )
 
 

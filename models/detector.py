@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.coco import Example
 from models.errors import DataError
 from models.target import Target
+from models.thresholds import NMS_THRESHOLD
 
 
 class Config(Protocol):
@@ -35,11 +36,13 @@ class Detector(nn.Module):
     Attributes:
         family: its name in recipes, checkpoints and exported files.
         takes_proposals: whether it judges boxes that the host proposes instead of finding its own.
+        nms_threshold: the IoU above which, of two boxes of one class, the better is meant to be kept alone.
         config: what it was built from.
     """
 
     family: ClassVar[str]
     takes_proposals: ClassVar[bool] = False
+    nms_threshold: ClassVar[float] = NMS_THRESHOLD
     config: Config
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def _predictions(model: Detector, examples: list[Example], device: torch.device)
         pictures = [torch.from_numpy(letterboxed(example, height, width).image) for example in chunk]
         boxes, scores = model.decode(model.normalise(torch.stack(pictures).to(device)))
         for example, its_boxes, its_scores in zip(chunk, boxes.cpu(), scores.cpu(), strict=True):
-            found = detections(its_boxes, its_scores, _SCORE_THRESHOLD)
+            found = detections(its_boxes, its_scores, _SCORE_THRESHOLD, model.nms_threshold)
             box = Letterbox.fit(example.width, example.height, width, height)
             yield Prediction(
                 example.image_id, box.to_source(found[0].numpy()), found[1].numpy(), found[2].numpy()

@@ -66,15 +66,14 @@ def _orientation_votes(pictures: Tensor) -> Tensor:
     dy = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
     squares = dx * dx + dy * dy
     dx, dy, square = _strongest(dx, dy, squares)
-    at = _orientation(dx, dy) * (BINS / math.pi)  # -4.5 to 4.5
-    bins = torch.arange(BINS, device=pictures.device, dtype=pictures.dtype)[:, None, None] + 0.5
-    apart = (at - bins).abs()  # to the bin's middle, up to 13 of a circle of 9
-    apart = torch.minimum(apart, (BINS - apart).abs())
-    return square.sqrt() * (1 - apart).clamp(min=0)
+    at = _orientation(dx, dy) * (BINS / math.pi)  # 0 to 9
+    middles = torch.arange(BINS, device=at.device)[:, None, None] + 0.5
+    apart = (at - middles).abs()  # from each bin's middle, up to 8.5 in a circle of 9
+    return torch.maximum(1 - apart, apart - (BINS - 1)).clamp(min=0) * square.sqrt()
 
 
 def _orientation(dx: Tensor, dy: Tensor) -> Tensor:
-    """The angle of a gradient and of its opposite, -pi/2 to pi/2.
+    """The angle of a gradient or its opposite, 0 to pi.
 
     OpenCV's polynomial (``fastAtan2``, within 0.0003 of the arctangent): its figures are matched to
     rounding, and no runtime computes an exact arctangent as quickly.
@@ -87,7 +86,7 @@ def _orientation(dx: Tensor, dy: Tensor) -> Tensor:
         angle = angle * square + factor
     angle = angle * ratio
     angle = torch.where(y > x, math.pi / 2 - angle, angle)
-    return torch.where(dx * dy < 0, -angle, angle)
+    return torch.where(dx * dy < 0, math.pi - angle, angle)
 
 
 def _strongest(dx: Tensor, dy: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
