@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -23,15 +21,13 @@ from torch.nn import functional
 from models.coco import Example
 from models.detector import Fitted
 from models.errors import DataError
+from models.lineage.cutting import CONTEXT, cut_objects
 from models.lineage.hog import CELL, CHANNELS
 from models.lineage.mining import Cache, Scene, chosen, found, negatives
 from models.lineage.platt import fit_platt
 from models.lineage.pyramid import Pyramid, Windows, levels_of, object_boxes
 
-_CONTEXT = 2 * CELL
-"""Pixels around a training window whose gradients, as in a picture, do not end at the window."""
-
-_SMALLEST = 2 / 3
+SMALLEST = 2 / 3
 """Objects below this part of the smallest that is found are too blurred to learn from."""
 
 _VIOLATED = -1.0
@@ -84,6 +80,7 @@ class HogDetector(Fitted):
     """The whole detector."""
 
     family = "hog-svm"
+    nms_threshold = 0.5
     filters: Tensor
     biases: Tensor
     curves: Tensor
@@ -159,48 +156,23 @@ class HogDetector(Fitted):
         return Scene.of(example, self.config.input_height, self.config.input_width)
 
     def _positives(self, examples: list[Example]) -> list[Tensor]:
-        """The window of every object and its mirror image, float32 (P, D) of each class; sets ``aspect``.
-
-        Raises:
-            DataError: a class has no object that is large enough.
-        """
-        windows: list[list[Tensor]] = [[] for _ in self.config.names]
-        aspects = []
-        least = _SMALLEST * self.axes[:, 3].min().item()
-        for example in chosen(examples, len(examples), 0):
-            scene = self._scene(example)
-            for box, class_ in zip(scene.boxes, scene.classes.tolist(), strict=True):
-                x1, y1, x2, y2 = box.tolist()
-                if y2 - y1 >= least:
-                    aspects.append((x2 - x1) / (y2 - y1))
-                    windows[class_].append(self._window(scene.image, (x1 + x2) / 2, (y1 + y2) / 2, y2 - y1))
-        for name, found_windows in zip(self.config.names, windows, strict=True):
-            if not found_windows:
-                raise DataError(
-                    f"{name}: no box of it is {least:.0f} px high or more in the input; give others"
-                )
-        self.aspect.fill_(float(np.exp(np.log(aspects).mean())))
-        return [torch.cat([self._blocks(torch.stack(part)) for part in _pieces(each)]) for each in windows]
-
-    def _window(self, image: Tensor, x: float, y: float, object_height: float) -> Tensor:
-        """The window around an object's middle, with some context: uint8 (h, w, 3)."""
-        config, pixels = self.config, image.numpy()
-        scale = (config.window_height - 2 * config.margin) / object_height
-        while scale < 0.5:  # nothing is skipped; see models.lineage.pyramid
-            pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            x, y, scale = x / 2, y / 2, scale * 2
-        width, height = config.window_width + 2 * _CONTEXT, config.window_height + 2 * _CONTEXT
-        # Coordinates are of pixels' edges here, and of their centres in OpenCV.
-        right = width / 2 - scale * x + (scale - 1) / 2
-        down = height / 2 - scale * y + (scale - 1) / 2
-        affine = np.array([[scale, 0, right], [0, scale, down]])
-        window = cv2.warpAffine(pixels, affine, (width, height), borderMode=cv2.BORDER_REPLICATE)
-        return torch.from_numpy(window)
+        """The windows of all objects and their mirror images, float32 (P, D) of each class; sets ``aspect``."""
+        config = self.config
+        cutouts = cut_objects(
+            map(self._scene, chosen(examples, len(examples), 0)),
+            config.names,
+            config.window_height,
+            config.window_width,
+            config.margin,
+            SMALLEST * self.axes[:, 3].min().item(),
+        )
+        self.aspect.copy_(torch.cat([each.aspects for each in cutouts]).log().mean().exp())
+        return [torch.cat([self._blocks(part) for part in each.windows.split(_BATCH)]) for each in cutouts]
 
     def _blocks(self, windows: Tensor) -> Tensor:
         """Features float32 (2P, D) of windows with context, uint8 (P, h, w, 3), and of their mirror images."""
         pictures = self.normalise(torch.cat([windows, windows.flip(2)]).to(self.filters.device))
-        skipped = _CONTEXT // CELL
+        skipped = CONTEXT // CELL
         blocks = self.pyramid.hog(pictures)[:, :, skipped:, skipped:]
         return blocks[:, :, : self.config.rows, : self.config.columns].flatten(1).cpu()
 
@@ -235,8 +207,3 @@ class HogDetector(Fitted):
     def _maps(self, scene: Scene) -> list[Tensor]:
         maps: list[Tensor] = self.pyramid(self.normalise(scene.image[None].to(self.filters.device)))
         return maps
-
-
-def _pieces(windows: list[Tensor]) -> list[list[Tensor]]:
-    """Pieces that are quick to compute at once."""
-    return [windows[start : start + _BATCH] for start in range(0, len(windows), _BATCH)]
