@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.detector import Config, Detector
+from models.lineage.dpm import Dpm, DpmConfig
 from models.lineage.hog_detector import HogConfig, HogDetector
 from models.yolox import Yolox, YoloxConfig
 
@@ -33,5 +34,6 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
+    Dpm.family: Family(DpmConfig, Dpm),
     HogDetector.family: Family(HogConfig, HogDetector),
 }

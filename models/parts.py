@@ -55,6 +55,26 @@ class HogPart(NetworkPart):
     rounds: Annotated[int, Field(ge=0, le=10)] = 2
 
 
+class DpmPart(NetworkPart):
+    """See :class:`models.lineage.dpm.DpmConfig`."""
+
+    family: Literal["dpm"]
+    pretrained: Literal[False] = False
+    window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
+    window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 32
+    margin: Annotated[int, Field(ge=0, le=64)] = 8
+    components: Annotated[int, Field(ge=1, le=8)] = 2
+    parts: Annotated[int, Field(ge=1, le=32)] = 6
+    part_side: Annotated[int, Field(ge=1, le=16)] = 4
+    reach: Annotated[int, Field(ge=0, le=16)] = 4
+    largest_scale: Annotated[float, Field(ge=0.5, le=4)] = 2.0
+    scales_per_octave: Annotated[int, Field(ge=1, le=16)] = 4
+    cost: Positive = 0.01
+    pictures: Annotated[int, Field(ge=1)] = 200
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 10
+    rounds: Annotated[int, Field(ge=1, le=10)] = 2
+
+
 def _family(value: Any) -> str:
     """Which part a recipe's ``model`` is: a family that is not named is lookout's own."""
     family = value.get("family", _DEFAULT) if isinstance(value, dict) else getattr(value, "family", _DEFAULT)
@@ -64,6 +84,8 @@ def _family(value: Any) -> str:
 _DEFAULT = "lookout-yolox"
 
 ModelPart = Annotated[
-    Annotated[YoloxPart, Tag("lookout-yolox")] | Annotated[HogPart, Tag("hog-svm")],
+    Annotated[YoloxPart, Tag("lookout-yolox")]
+    | Annotated[HogPart, Tag("hog-svm")]
+    | Annotated[DpmPart, Tag("dpm")],
     Discriminator(_family),
 ]

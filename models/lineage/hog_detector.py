@@ -19,13 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.coco import Example
-from models.detector import Fitted
 from models.errors import DataError
 from models.lineage.cutting import CONTEXT, cut_objects
 from models.lineage.hog import CELL, CHANNELS
-from models.lineage.mining import Cache, Scene, chosen, found, negatives
-from models.lineage.platt import fit_platt
-from models.lineage.pyramid import Pyramid, Windows, levels_of, object_boxes
+from models.lineage.mining import Cache, Scene, chosen, negatives
+from models.lineage.pyramid import Pyramid, Windows, levels_of
+from models.lineage.sliding import CALIBRATED, SlidingDetector
 
 SMALLEST = 2 / 3
 """Objects below this part of the smallest that is found are too blurred to learn from."""
@@ -34,11 +33,6 @@ _VIOLATED = -1.0
 """A negative that scores above this costs the SVM something."""
 _TOLERANCE = 0.01
 """How much more than the least, as a part of it, the SVM's loss may be."""
-_CALIBRATED = 200
-"""Pictures on which probabilities are measured,"""
-_DETECTIONS = 30
-"""and detections a picture."""
-_LEAST_SLOPE = 0.01
 _BATCH = 64
 
 
@@ -76,59 +70,30 @@ class HogConfig:
         return self.window_width // CELL - 1
 
 
-class HogDetector(Fitted):
+class HogDetector(SlidingDetector):
     """The whole detector."""
 
     family = "hog-svm"
-    nms_threshold = 0.5
     filters: Tensor
     biases: Tensor
-    curves: Tensor
-    aspect: Tensor
-    axes: Tensor
+    config: HogConfig
 
     def __init__(self, config: HogConfig) -> None:
-        super().__init__()
-        self.config = config
-        levels = levels_of(
-            config.input_height,
-            config.input_width,
-            config.largest_scale,
-            config.scales_per_octave,
-            config.window_height,
-        )
-        if not levels:
-            raise ValueError(f"window_height {config.window_height} fits into no size of the input")
+        window = (config.window_height, config.window_width)
+        size = (config.input_height, config.input_width)
+        levels = levels_of(*size, config.largest_scale, config.scales_per_octave, *window)
+        super().__init__(config, Windows.over(levels, *window, config.margin))
         self.pyramid = Pyramid(levels)
-        self.windows = Windows.over(levels, config.window_height, config.window_width, config.margin)
-        self.register_buffer("axes", self.windows.axes, persistent=False)
         classes = len(config.names)
         self.register_buffer("filters", torch.zeros(classes, CHANNELS, config.rows, config.columns))
         self.register_buffer("biases", torch.zeros(classes))
-        self.register_buffer("curves", torch.tensor([[1.0, 0.0]]).repeat(classes, 1))  # Platt's a and b
-        self.register_buffer("aspect", torch.tensor(0.4))  # an object's width as a part of its height
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W), still 0 to 255."""
-        return images.permute(0, 3, 1, 2).float()
-
-    def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Candidates, one a window of any level; a score is how likely a detection there is right."""
-        scores = self.margins(self.pyramid(images))
-        likely = (scores * self.curves[:, 0] + self.curves[:, 1]).sigmoid()
-        return self.boxes().expand(len(images), -1, -1), likely
-
-    def boxes(self) -> Tensor:
-        """What every window surrounds, inside the input: float32 (N, 4)."""
-        boxes = object_boxes(self.axes, self.aspect)
-        x, y = boxes[:, 0::2], boxes[:, 1::2]
-        x, y = x.clamp(0, self.config.input_width), y.clamp(0, self.config.input_height)
-        return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
+    def window_scores(self, images: Tensor) -> Tensor:
+        return self.margins(self.pyramid(images))
 
     def margins(self, maps: list[Tensor]) -> Tensor:
         """The SVM's score of every window of every class: float32 (B, N, C)."""
-        fitting = [blocks for blocks, (rows, _) in zip(maps, self.windows.places, strict=True) if rows]
-        scores = [functional.conv2d(blocks, self.filters, self.biases).flatten(2) for blocks in fitting]
+        scores = [functional.conv2d(blocks, self.filters, self.biases).flatten(2) for blocks in maps]
         return torch.cat(scores, 2).transpose(1, 2)
 
     @torch.no_grad()
@@ -138,7 +103,7 @@ class HogDetector(Fitted):
         pictures = chosen(examples, config.pictures, seed)
         for mining in range(config.rounds + 1):
             for number, example in enumerate(pictures):
-                self._mine(number, self._scene(example), caches, seed if mining == 0 else None)
+                self._mine(number, self.scene(example), caches, seed if mining == 0 else None)
             for class_, (name, cache) in enumerate(zip(config.names, caches, strict=True)):
                 if not cache.negatives:
                     raise DataError(f"{name}: no picture has a window without it; give more pictures")
@@ -150,16 +115,13 @@ class HogDetector(Fitted):
                     f"{len(cache.positives)} positives, {len(cache.negatives)} negatives, "
                     f"loss {svm.loss:.3f} (gap {svm.gap:.3f})"
                 )
-        self._calibrate([self._scene(example) for example in pictures[:_CALIBRATED]], say)
-
-    def _scene(self, example: Example) -> Scene:
-        return Scene.of(example, self.config.input_height, self.config.input_width)
+        self.calibrate([self.scene(example) for example in pictures[:CALIBRATED]], say)
 
     def _positives(self, examples: list[Example]) -> list[Tensor]:
         """The windows of all objects and their mirror images, float32 (P, D) of each class; sets ``aspect``."""
         config = self.config
         cutouts = cut_objects(
-            map(self._scene, chosen(examples, len(examples), 0)),
+            map(self.scene, chosen(examples, len(examples), 0)),
             config.names,
             config.window_height,
             config.window_width,
@@ -178,7 +140,7 @@ class HogDetector(Fitted):
 
     def _mine(self, number: int, scene: Scene, caches: list[Cache], seed: int | None) -> None:
         """Take the windows of a picture that are nearest to being mistaken, or, with a seed, any."""
-        maps = self._maps(scene)
+        maps: list[Tensor] = self.pyramid(self.picture(scene))
         boxes, config = self.boxes().cpu(), self.config
         margins = self.margins(maps)[0].cpu()  # (N, C)
         if seed is not None:
@@ -189,21 +151,3 @@ class HogDetector(Fitted):
                 level, top, left = self.windows.place(row)
                 blocks = maps[level][0, :, top : top + config.rows, left : left + config.columns]
                 cache.add(number, row, blocks.flatten().cpu())
-
-    def _calibrate(self, scenes: list[Scene], say: Callable[[str], None]) -> None:
-        """Fit each class's curve to what is found in pictures, and whether it is right."""
-        boxes = self.boxes().cpu()
-        margins = [self.margins(self._maps(scene))[0].cpu() for scene in scenes]
-        for class_, name in enumerate(self.config.names):
-            judged = [
-                found(scene, class_, boxes, each[:, class_], _DETECTIONS)
-                for scene, each in zip(scenes, margins, strict=True)
-            ]
-            scores, right = torch.cat([each[0] for each in judged]), torch.cat([each[1] for each in judged])
-            slope, offset = fit_platt(scores, right)
-            self.curves[class_] = torch.tensor([max(slope, _LEAST_SLOPE), offset])
-            say(f"{name}, calibrated: {int(right.sum())} right and {int((~right).sum())} wrong detections")
-
-    def _maps(self, scene: Scene) -> list[Tensor]:
-        maps: list[Tensor] = self.pyramid(self.normalise(scene.image[None].to(self.filters.device)))
-        return maps

@@ -48,6 +48,15 @@ class Scene:
         parts = (sample.image, sample.boxes, sample.classes, sample.ignored)
         return cls(*map(torch.from_numpy, parts))
 
+    def mirrored(self) -> Scene:
+        """Left for right."""
+        width = self.image.shape[1]
+
+        def turned(boxes: Tensor) -> Tensor:
+            return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+
+        return Scene(self.image.flip(1), turned(self.boxes), self.classes, turned(self.ignored))
+
     def of_class(self, class_: int) -> Tensor:
         """The boxes of a class, float32 (M, 4)."""
         return self.boxes[self.classes == class_]
@@ -128,6 +137,7 @@ class Cache:
     """float32 (D,) each."""
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _multipliers: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Of the negatives that were there before."""
 
     def add(self, picture: int, window: int, features: Tensor) -> None:
         """Take in a negative, unless the window of the picture is there already."""
@@ -136,11 +146,12 @@ class Cache:
             self.negatives.append(features)
 
     def fit(self, cost: float, tolerance: float, seed: int) -> Svm:
-        """The SVM of all that is there, from where the last one ended."""
+        """The SVM of all that is there, from where the last one left the negatives."""
         features = torch.cat([self.positives, torch.stack(self.negatives)])
-        positive = torch.arange(len(features)) < len(self.positives)
+        count = len(self.positives)
         start = torch.zeros(len(features))
-        start[: len(self._multipliers)] = self._multipliers
+        start[count : count + len(self._multipliers)] = self._multipliers
+        positive = torch.arange(len(features)) < count
         svm = fit_svm(features, positive, cost, tolerance=tolerance, start=start, seed=seed)
-        self._multipliers = svm.multipliers
+        self._multipliers = svm.multipliers[count:]
         return svm

@@ -41,15 +41,27 @@ class Level:
         return (self.width + 2 * BORDER - BLOCK) // CELL + 1
 
 
-def levels_of(height: int, width: int, largest: float, per_octave: int, least_px: int) -> list[Level]:
-    """The sizes of a picture, largest first, as long as a side of ``least_px`` fits into its height."""
+def levels_of(
+    height: int, width: int, largest: float, per_octave: int, window_height: int, window_width: int
+) -> list[Level]:
+    """The sizes of a picture, largest first, as long as a window fits into it.
+
+    Raises:
+        ValueError: it does not fit into the largest.
+    """
     found: list[Level] = []
     while True:
         scale = largest * 2 ** (-len(found) / per_octave)
         rows, columns = round(height * scale), round(width * scale)
-        if rows + 2 * BORDER < least_px or min(rows, columns) < BLOCK:
-            return found
+        fits = rows + 2 * BORDER >= window_height and columns + 2 * BORDER >= window_width
+        if not fits or min(rows, columns) < BLOCK:
+            break
         found.append(Level(rows, columns, rows / height, columns / width))
+    if not found:
+        raise ValueError(
+            f"window of {window_height} x {window_width} does not fit into {height} x {width} times {largest}"
+        )
+    return found
 
 
 class Pyramid(nn.Module):
@@ -77,11 +89,11 @@ class Pyramid(nn.Module):
 
 def _continued(pictures: Tensor) -> Tensor:
     """With a border, in which the outermost pixels are repeated."""
-    height, width = pictures.shape[2:]
-    top, bottom = pictures[:, :, :1], pictures[:, :, height - 1 :]
-    tall = torch.cat([*[top] * BORDER, pictures, *[bottom] * BORDER], 2)
-    left, right = tall[..., :1], tall[..., width - 1 :]
-    return torch.cat([*[left] * BORDER, tall, *[right] * BORDER], 3)
+    rows, columns = pictures.shape[2:]
+    top, bottom = pictures[:, :, :1], pictures[:, :, rows - 1 :]
+    tall = torch.cat([top.expand(-1, -1, BORDER, -1), pictures, bottom.expand(-1, -1, BORDER, -1)], 2)
+    left, right = tall[..., :1], tall[..., columns - 1 :]
+    return torch.cat([left.expand(-1, -1, -1, BORDER), tall, right.expand(-1, -1, -1, BORDER)], 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class Windows:
     """Every window of every level, in one order: levels, then rows, then columns."""
 
     places: tuple[tuple[int, int], ...]
-    """Rows and columns of windows on each level; none where the window does not fit."""
+    """Rows and columns of windows on each level."""
     axes: Tensor
     """float32 (N, 4), input pixels: the object's middle in x, its top and bottom, and how wide it would
     be if it were as wide as high."""
@@ -99,15 +111,15 @@ class Windows:
         """Windows of ``height`` x ``width`` pixels of a level, ``margin`` above and below the object."""
         places, axes = [], []
         for level in levels:
-            rows = max(0, level.rows - (height // CELL - 1) + 1)
-            columns = max(0, level.columns - (width // CELL - 1) + 1)
+            rows = level.rows - (height // CELL - 1) + 1
+            columns = level.columns - (width // CELL - 1) + 1
             top = torch.arange(rows) * CELL - BORDER + margin
             middle = torch.arange(columns) * CELL - BORDER + width / 2
             y, x = torch.meshgrid(top / level.scale_y, middle / level.scale_x, indexing="ij")
             length = height - 2 * margin
             wide = torch.full_like(x, length / level.scale_x)
             axes.append(torch.stack([x, y, y + length / level.scale_y, wide], -1).reshape(-1, 4))
-            places.append((rows, columns) if rows * columns else (0, 0))
+            places.append((rows, columns))
         return cls(tuple(places), torch.cat(axes))
 
     def place(self, window: int) -> tuple[int, int, int]:

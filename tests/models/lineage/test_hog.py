@@ -14,7 +14,7 @@ from models.lineage.hog import Hog
 def _as_opencv(blocks: torch.Tensor) -> npt.NDArray[np.float32]:
     """(36, rows, columns), orientation by orientation, as OpenCV writes it: block by block in columns,
     cell by cell."""
-    bins, rows, columns = blocks.shape
+    _, rows, columns = blocks.shape
     cells = blocks.view(9, 4, rows, columns).permute(3, 2, 1, 0)
     return cells.reshape(-1).numpy()
 
