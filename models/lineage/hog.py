@@ -28,7 +28,10 @@ CHANNELS = (BLOCK // CELL) ** 2 * BINS
 _CLIP = 0.2  # Lowe's, which L2-Hys takes over
 _BEFORE, _AFTER = 0.1 * CHANNELS, 1e-3  # what OpenCV adds to the norm before and after clipping
 
-_TINY = 2.0**-60
+_TINY = 1e-12
+_TIE = 1e-5
+"""Gradients of two channels are often equally long; then rounding, which differs between runtimes, must not
+decide which of them counts."""
 _ARCTANGENT = (0.9997878412794807, -0.3258083974640975, 0.1555786518463281, -0.04432655554792128)
 """The odd powers of a ratio up to 1, from the first."""
 
@@ -79,7 +82,8 @@ def _orientation(dx: Tensor, dy: Tensor) -> Tensor:
     rounding, and no runtime computes an exact arctangent as quickly.
     """
     x, y = dx.abs(), dy.abs()
-    ratio = torch.minimum(x, y) / (torch.maximum(x, y) + _TINY)
+    # Clipped, not added to: the exporter takes a sum with something tiny for the number itself.
+    ratio = torch.minimum(x, y) / torch.maximum(x, y).clamp(min=_TINY)
     square = ratio * ratio
     angle = torch.full_like(ratio, _ARCTANGENT[-1])
     for factor in _ARCTANGENT[-2::-1]:
@@ -94,7 +98,7 @@ def _strongest(dx: Tensor, dy: Tensor, squares: Tensor) -> tuple[Tensor, Tensor,
     x, y, square = dx[:, :1], dy[:, :1], squares[:, :1]
     for channel in (1, 2):
         candidate = squares[:, channel : channel + 1]
-        longer = candidate > square
+        longer = candidate - square > square * _TIE
         x = torch.where(longer, dx[:, channel : channel + 1], x)
         y = torch.where(longer, dy[:, channel : channel + 1], y)
         square = torch.where(longer, candidate, square)
