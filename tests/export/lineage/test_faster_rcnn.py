@@ -40,6 +40,7 @@ def checkpoint(family: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.timeout(300)  # torch exports hundreds of nodes, slowly where other tests run beside this
 @pytest.mark.parametrize(("family", "aligned"), [("faster-rcnn", 1), ("faster-rcnn-fpn", 4)])
 def test_a_checkpoint_equals_its_export(family: str, aligned: int, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
