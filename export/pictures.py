@@ -90,7 +90,7 @@ def _read(path: Path) -> Pixels:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
-@functools.lru_cache(maxsize=len(_CLIPS))
+@functools.lru_cache(maxsize=len(_CLIPS) + len(_MANY))
 def _frames(clip: Path, indices: tuple[int, ...]) -> tuple[Pixels, ...]:
     """Some frames of a clip, not to be written to: who exports several models decodes them once."""
     pictures = []

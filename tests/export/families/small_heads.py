@@ -158,9 +158,14 @@ def export(
         warnings.simplefilter("ignore")  # torch's own, of its own modules
         if dynamic:
             options = {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
-            torch.onnx.export(module.eval(), (pixels,), output_names=names, dynamo=True, **options).save(buffer)
+            torch.onnx.export(module.eval(), (pixels,), output_names=names, dynamo=True, **options).save(
+                buffer
+            )
         else:
-            options = {"output_names": names, "do_constant_folding": False}  # which would rename constant outputs
+            options = {
+                "output_names": names,
+                "do_constant_folding": False,
+            }  # which would rename constant outputs
             torch.onnx.export(module.eval(), (pixels,), buffer, dynamo=False, **options)
     onnx.save(onnx.load_model_from_string(buffer.getvalue()), str(path))
     return path
