@@ -277,7 +277,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 def serve(handler: type[BaseHTTPRequestHandler] | partial[Quiet]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
