@@ -35,9 +35,9 @@ NAMES = ("a", "b", "c")
 
 @pytest.fixture(scope="module", autouse=True)
 def _fast() -> Iterator[None]:
-    """A few frames and no stopwatch: enough for what is tested here."""
+    """A dozen frames and no stopwatch: enough for what is tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "_MANY", {"bikes.mp4": tuple(range(0, 240, 30))})
+        patch.setattr(pictures, "_MANY", {"bikes.mp4": tuple(range(0, 240, 20))})
         patch.setattr(precision, "SPEED_S", 0.0)
         yield
 

@@ -16,7 +16,7 @@ from stream.errors import UsageError
 
 def test_lower_precisions_are_measured(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "SPEED_S", 0.0)
-    monkeypatch.setattr(pictures, "_MANY", {"bikes.mp4": tuple(range(0, 240, 30))})
+    monkeypatch.setattr(pictures, "_MANY", {"bikes.mp4": tuple(range(0, 240, 20))})
     figures = run("precision", str(model), 0.5)
     print(figures)
     assert figures["int8_speed"] > 0

@@ -119,7 +119,7 @@ def test_a_bad_call_is_one_clear_line_and_an_exit_code() -> None:
     command = [sys.executable, "-m", "stream.cli", "watch", "dmeo"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("lookout: dmeo: ")
+    assert done.stderr.startswith("lookout: 'dmeo': ")
     assert "there is no such file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
