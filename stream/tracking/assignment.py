@@ -32,7 +32,7 @@ def _solver() -> Solver:
             return solver
     from scipy.optimize import linear_sum_assignment
 
-    return linear_sum_assignment  # type: ignore[no-any-return]
+    return linear_sum_assignment
 
 
 linear_sum_assignment = _solver()

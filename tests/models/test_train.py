@@ -39,7 +39,7 @@ data:
   validation: {{annotations: {shapes}, images: {shapes.parent}}}
 augmentation: {{flip: 0.5, mosaic: {changes.get("mosaic", "0.5")}, crop: 0, shrink: 0, plain_epochs: 0}}
 schedule:
-  {{epochs: {epochs}, batch: {changes.get("batch", "4")}, learning_rate: {changes.get("rate", "0.003")}, ema_decay: 0.9,
+  {{epochs: {epochs}, batch: 4, learning_rate: {changes.get("rate", "0.003")}, ema_decay: 0.9,
     frozen_blocks: {changes.get("frozen", "2")}, validate_every: {changes.get("validate_every", "1")}}}
 device: cpu
 precision: {changes.get("precision", "float32")}
@@ -52,22 +52,12 @@ runs: {folder / "runs"}
     return path
 
 
-SMALL = "input_height: 64, input_width: 96"
+QUICK = {"input": "input_height: 64, input_width: 96", "frozen": "6", "mosaic": "0", "rate": "0.01"}
+"""Of a recipe that learns in a hundred steps."""
 
 
 def test_it_learns_a_handful_of_pictures(tmp_path: Path, shapes: Path) -> None:
-    recipe = _recipe(
-        tmp_path,
-        shapes,
-        6,
-        repeat="8",
-        mosaic="0",
-        rate="0.01",
-        validate_every="6",
-        input=SMALL,
-        frozen="6",
-        precision="float32",
-    )
+    recipe = _recipe(tmp_path, shapes, 6, repeat="8", validate_every="6", precision="float32", **QUICK)
     model, meta = load_checkpoint(train(recipe))
     data = load_validation(shapes, shapes.parent, SHAPES)
     metrics = validate(model, data, torch.device("cpu"))
@@ -81,18 +71,7 @@ def test_it_learns_in_mixed_precision(
     tmp_path: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A few steps, since most machines only emulate bfloat16: the loss falls with each epoch."""
-    recipe = _recipe(
-        tmp_path,
-        shapes,
-        3,
-        repeat="2",
-        mosaic="0",
-        rate="0.01",
-        validate_every="3",
-        input=SMALL,
-        frozen="6",
-        precision="mixed",
-    )
+    recipe = _recipe(tmp_path, shapes, 3, repeat="2", validate_every="3", precision="mixed", **QUICK)
     last = train(recipe).with_name("last.pt")
     said = capsys.readouterr().out
     assert "on cpu in bfloat16" in said
