@@ -22,7 +22,7 @@ DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp
 	gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 
-.PHONY: setup debian demo test lint bench bench-long soak flapping clean
+.PHONY: setup debian demo test lint together alone bench bench-long soak flapping clean
 
 setup: $(STAMP)
 
@@ -52,12 +52,20 @@ lint: setup
 
 # What only computes, or waits for as long as it takes, takes every core; browsers and what measures time run one by one.
 TOGETHER := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
-	allowed annotate barcode bench_precision config config_edit detector encode images live_config logs memory offline \
-	evaluate references regions resume seek sei session sources sources_clock sources_gstreamer sources_network tracking \
-	tracking_mot tracking_reference))
+	allowed annotate assemble barcode batching bench_precision config config_edit detector encode errors evaluate images latest \
+	limits live_config logs memory metrics offline progress references regions resume rtp seek sei server session sources \
+	sources_clock sources_gstreamer sources_network tracking tracking_mot tracking_reference udp))
 
-test: lint
-	$(BIN)/pytest -n auto --maxprocesses 8 $(TOGETHER)
+# Types take one core, so they are checked beside the first tests.
+test: setup
+	$(MAKE) --no-print-directory -j2 lint together
+	$(MAKE) --no-print-directory alone
+
+# One thread each, or the threads of all of them would wait for each other by spinning.
+together: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal $(TOGETHER)
+
+alone: setup
 	$(BIN)/pytest $(addprefix --ignore ,$(TOGETHER))
 
 bench: setup

@@ -19,6 +19,7 @@ def cpu_session(model: onnx.ModelProto | str, *, as_written: bool = False) -> An
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other work waits for the cores
     if as_written:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, str) else model.SerializeToString()

@@ -5,6 +5,7 @@ Knows nothing of models.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -89,12 +90,16 @@ def _read(path: Path) -> Pixels:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
-def _frames(clip: Path, indices: tuple[int, ...]) -> list[Pixels]:
+@functools.lru_cache(maxsize=len(_CLIPS) + len(_MANY))
+def _frames(clip: Path, indices: tuple[int, ...]) -> tuple[Pixels, ...]:
+    """Some frames of a clip, not to be written to: who exports several models decodes them once."""
     pictures = []
     with av.open(str(clip)) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index in indices:
-                pictures.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
+                picture = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                picture.setflags(write=False)
+                pictures.append(picture)
             if index == max(indices):
                 break
-    return pictures
+    return tuple(pictures)

@@ -77,13 +77,16 @@ def rank(boxes: Floats, scores: Floats, classes: Ints) -> Found:
 
 
 def suppress(boxes: Floats, scores: Floats, classes: Ints, iou_threshold: float) -> Ints:
-    """Greedy class-wise non-maximum suppression, one box at a time (see ``Suppress``)."""
-    kept: list[int] = []
-    for index in np.argsort(-scores, kind="stable"):
-        rivals = [other for other in kept if classes[other] == classes[index]]
-        if not rivals or iou(boxes[index][None], boxes[rivals]).max() <= iou_threshold:
-            kept.append(int(index))
-    return np.array(kept, np.int64)
+    """Greedy class-wise non-maximum suppression: the best box drops its rivals, then the next best left does."""
+    order = np.argsort(-scores, kind="stable")
+    left = np.ones(len(scores), bool)
+    for number in np.unique(classes):
+        same = order[classes[order] == number]
+        rivals = ~(iou(boxes[same], boxes[same]) <= iou_threshold)
+        for place, index in enumerate(same):
+            if left[index]:
+                left[same[place + 1 :][rivals[place, place + 1 :]]] = False
+    return order[left[order]]
 
 
 def iou(first: Floats, second: Floats) -> npt.NDArray[np.float64]:

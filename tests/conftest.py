@@ -58,6 +58,15 @@ def bikes() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ready_bikes(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``bikes`` as the RTSP server sends it, encoded once for all of its starts: ``RtspServer(..., as_is=True)``."""
+    from tests.rtsp_server import record
+
+    path = tmp_path_factory.mktemp("ready") / "bikes.avi"
+    return record(bikes, path, width=640, height=272, rate=25, most=250)
+
+
+@pytest.fixture(scope="session")
 def model() -> Path:
     """The embedded default model."""
     return resolve_model(DEFAULT)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+
+from stream.tracking.assignment import linear_sum_assignment
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]

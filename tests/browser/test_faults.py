@@ -39,11 +39,11 @@ def test_a_camera_that_is_down_says_why_and_comes_up_by_itself(
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_a_camera_that_is_away_shows_its_last_picture_dimmed_and_goes_on_in_the_same_session(
-    watch: Watch, page: Page, bikes: Path
+    watch: Watch, page: Page, ready_bikes: Path
 ) -> None:
     joins: list[str] = []
     page.on("request", lambda request: joins.append(request.url) if request.method == "POST" else None)
-    with RtspServer(bikes) as server, watch(server.url) as app:
+    with RtspServer(ready_bikes, as_is=True) as server, watch(server.url) as app:
         (camera,) = app.get("api/cameras")
         page.goto(app.url)
         tile, video = page.locator(".tile"), page.locator(".tile video")

@@ -23,7 +23,7 @@ from export.convert import MOST_CACHED, ensure_contract, export_model
 from export.parity import ParityError
 from export.pictures import parity_pictures
 from models.errors import DataError, LookoutError
-from tests.export.conftest import yolox_like
+from tests.export.conftest import save, yolox_like
 
 NAMES = ("a", "b", "c")
 
@@ -132,6 +132,15 @@ def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
 # the cache
 
 
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """``stranger`` with its classes' names in the file, so that it is adapted without being told more."""
+    model = yolox_like()
+    onnx.helper.set_model_props(model, {"names": str(list(NAMES))})
+    (tmp_path / "named").mkdir()
+    return save(model, tmp_path / "named" / "named.onnx")
+
+
 def test_a_contract_file_is_used_as_it_is(adapted: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert ensure_contract(adapted, print, cache) == adapted
@@ -151,45 +160,43 @@ def test_a_stranger_is_adapted_once(yolox_nano: Path, tmp_path: Path) -> None:
     assert read_spec(load(first), "first").names == COCO_NAMES
 
 
-def test_the_cache_is_bounded(yolox_nano: Path, tmp_path: Path) -> None:
+def test_the_cache_is_bounded(named: Path, tmp_path: Path) -> None:
     for index in range(MOST_CACHED + 3):
         old = tmp_path / f"old{index}.onnx"
         old.touch()
         os.utime(old, (index, index))
-    new = ensure_contract(yolox_nano, lambda line: None, tmp_path)
+    new = ensure_contract(named, lambda line: None, tmp_path)
     left = sorted(path.name for path in tmp_path.glob("*.onnx"))
     assert len(left) == MOST_CACHED
     assert new.name in left
     assert "old0.onnx" not in left
 
 
-def test_what_killed_processes_left_is_removed(yolox_nano: Path, tmp_path: Path) -> None:
+def test_what_killed_processes_left_is_removed(named: Path, tmp_path: Path) -> None:
     stale, running = tmp_path / ".old.onnx.17.partial", tmp_path / ".new.onnx.18.partial"
     stale.touch()
     running.touch()
     os.utime(stale, (1, 1))
-    ensure_contract(yolox_nano, lambda line: None, tmp_path)
+    ensure_contract(named, lambda line: None, tmp_path)
     assert not stale.exists()
     assert running.exists()
 
 
-def test_a_damaged_file_in_the_cache_is_made_anew(yolox_nano: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_in_the_cache_is_made_anew(named: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    cached = ensure_contract(yolox_nano, said.append, tmp_path)
-    for damage in (cached.read_bytes()[: cached.stat().st_size // 2], yolox_nano.read_bytes()):
+    cached = ensure_contract(named, said.append, tmp_path)
+    for damage in (cached.read_bytes()[: cached.stat().st_size // 2], named.read_bytes()):
         cached.write_bytes(damage)
         said.clear()
-        assert ensure_contract(yolox_nano, said.append, tmp_path) == cached
+        assert ensure_contract(named, said.append, tmp_path) == cached
         assert said[0].startswith("adapting    anew")
-        assert read_spec(load(cached), "cached").names == COCO_NAMES
+        assert read_spec(load(cached), "cached").names == NAMES
 
 
-def test_another_lookout_adapts_anew(
-    yolox_nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine = ensure_contract(yolox_nano, lambda line: None, tmp_path)
+def test_another_lookout_adapts_anew(named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = ensure_contract(named, lambda line: None, tmp_path)
     monkeypatch.setattr(convert, "version", lambda name: "0.0.1")
-    assert ensure_contract(yolox_nano, lambda line: None, tmp_path) != mine
+    assert ensure_contract(named, lambda line: None, tmp_path) != mine
 
 
 def test_nothing_is_cached_of_what_fails(tmp_path: Path) -> None:
@@ -237,10 +244,10 @@ def test_a_user_without_a_home_is_told_what_to_set() -> None:
     assert "set XDG_CACHE_HOME" in said
 
 
-def test_another_users_cache_is_used(yolox_nano: Path) -> None:
+def test_another_users_cache_is_used(named: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders are closed to others
         model = Path(folder, "model.onnx")
-        shutil.copyfile(yolox_nano, model)
+        shutil.copyfile(named, model)
         cached = ensure_contract(model, lambda line: None, Path(folder, "cache"))
         Path(folder).chmod(0o755)
         said = as_another_user(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from export.artifact import load, read_spec
+from export.artifact import ModelSpec, load, read_spec
 from export.convert import export_model
 from export.graph import static_shape
 from export.parity import ParityError
@@ -18,9 +22,8 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 HEIGHT, WIDTH = 96, 160
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """A detector of random weights whose scores lie around 0.25.
+def checkpoint(path: Path) -> Path:
+    """A detector of random weights whose scores lie around 0.25; returns ``path``.
 
     Batch norm is fitted to real pictures first; with its initial statistics the features of an
     untrained network vanish with depth and all scores are equal.
@@ -43,43 +46,68 @@ def checkpoint(tmp_path: Path) -> Path:
         for head in model.heads:
             head.class_logits.bias.zero_()
             head.box_and_objectness.bias.zero_()
-    path = tmp_path / "random.pt"
     save_checkpoint(path, model.eval(), 0, None)
     return path
 
 
-def test_a_checkpoint_equals_its_export(checkpoint: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint, its export, what was said of it, and what torch's exporter had made."""
+
+    checkpoint: Path
+    out: Path
+    spec: ModelSpec
+    said: list[str]
+    by_torch: onnx.ModelProto
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    from export import torch_export
+
+    folder = tmp_path_factory.mktemp("exported")
+    path, out = checkpoint(folder / "random.pt"), folder / "out.onnx"
     said: list[str] = []
-    out = tmp_path / "out.onnx"
-    spec = export_model(checkpoint, out, say=said.append)
+    made: list[onnx.ModelProto] = []
+    exporter = torch_export._to_onnx
+
+    def noted(whole: torch.nn.Module, height: int, width: int) -> onnx.ModelProto:
+        model = exporter(whole, height, width)
+        made.append(copy.deepcopy(model))
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_export, "_to_onnx", noted)
+        spec = export_model(path, out, say=said.append)
+    return Exported(path, out, spec, said, made[0])
+
+
+def test_a_checkpoint_equals_its_export(exported: Exported) -> None:
+    spec = exported.spec
     print(spec.parity)
-    assert "lookout checkpoint" in said[0]
+    assert "lookout checkpoint" in exported.said[0]
     assert spec.parity["detections"] > 100
     assert spec.parity["max_box_difference_px"] <= 0.01
     assert spec.parity["max_score_difference"] <= 1e-4
-    model = load(out)
+    model = load(exported.out)
     assert read_spec(model, "out").names == ("person", "car")
     assert static_shape(model.graph.input[0]) == (-1, HEIGHT, WIDTH, 3)
     operators = [node.op_type for node in model.graph.node]
     assert operators.index("Transpose") < operators.index("Cast"), "bytes are moved before they are widened"
-    assert str(Path(torch.__file__).parent).encode() not in out.read_bytes(), "a stack trace was left in"
+    stack_trace = str(Path(torch.__file__).parent).encode()
+    assert stack_trace not in exported.out.read_bytes(), "a stack trace was left in"
 
 
 def test_a_wrong_export_makes_no_file(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Torch's exporter is taken to have made one kernel a tenth too large."""
     from export import torch_export
 
-    exporter = torch_export._to_onnx
-
-    def with_another_normalisation(whole: object, height: int, width: int) -> object:
-        monkeypatch.setattr(whole.model, "normalise", lambda images: images.permute(0, 3, 1, 2) / 255.0)  # type: ignore[attr-defined]
-        try:
-            return exporter(whole, height, width)  # type: ignore[arg-type]
-        finally:
-            monkeypatch.undo()
-
-    monkeypatch.setattr(torch_export, "_to_onnx", with_another_normalisation)
+    wrong = copy.deepcopy(exported.by_torch)
+    kernel = next(tensor for tensor in wrong.graph.initializer if len(tensor.dims) == 4)
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.float32(1.1), kernel.name))
+    monkeypatch.setattr(torch_export, "_to_onnx", lambda whole, height, width: wrong)
     with pytest.raises(ParityError):
-        export_model(checkpoint, tmp_path / "out.onnx", say=print)
-    assert [file.name for file in tmp_path.iterdir()] == ["random.pt"]
+        export_model(exported.checkpoint, tmp_path / "out.onnx", say=print)
+    assert list(tmp_path.iterdir()) == []

@@ -24,8 +24,8 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20) 
 
 
 @pytest.fixture
-def server(bikes: Path) -> Iterator[RtspServer]:
-    with RtspServer(clip=bikes) as server:
+def server(ready_bikes: Path) -> Iterator[RtspServer]:
+    with RtspServer(ready_bikes, as_is=True) as server:
         yield server
 
 

@@ -71,10 +71,10 @@ def release(pipe: Path) -> None:
 
 @needs_gstreamer
 def test_a_source_that_failed_is_given_back_while_the_next_attempt_waits(
-    bikes: Path, long_pause: None
+    ready_bikes: Path, long_pause: None
 ) -> None:
     """With its decoder and that one's threads; no collection of garbage is needed."""
-    with RtspServer(clip=bikes) as camera, connected(camera.url) as (door, _):
+    with RtspServer(ready_bikes, as_is=True) as camera, connected(camera.url) as (door, _):
         until(door, is_live, "it plays")
         assert door._reader is not None
         source = weakref.ref(door._reader._source)
@@ -177,8 +177,10 @@ def test_a_camera_may_go_at_any_moment_and_takes_everything_along(
 
 
 @needs_gstreamer
-def test_a_server_that_is_back_is_noticed_long_before_the_next_try(bikes: Path, long_pause: None) -> None:
-    with RtspServer(bikes) as server:
+def test_a_server_that_is_back_is_noticed_long_before_the_next_try(
+    ready_bikes: Path, long_pause: None
+) -> None:
+    with RtspServer(ready_bikes, as_is=True) as server:
         server.stop()
         with connected(server.url, max_backoff_s=600) as (door, _):
             away = until(door, lambda now: now.retry_at is not None, "the pause")
@@ -192,8 +194,10 @@ def test_a_server_that_is_back_is_noticed_long_before_the_next_try(bikes: Path, 
 
 
 @needs_gstreamer
-def test_a_frozen_server_is_a_stall_and_noticed_once_it_is_thawed(bikes: Path, long_pause: None) -> None:
-    with RtspServer(bikes) as server:
+def test_a_frozen_server_is_a_stall_and_noticed_once_it_is_thawed(
+    ready_bikes: Path, long_pause: None
+) -> None:
+    with RtspServer(ready_bikes, as_is=True) as server:
         with connected(server.url, stall_s=1, max_backoff_s=600) as (door, kept):
             until(door, is_live, "pictures")
             server.freeze()

@@ -1,17 +1,19 @@
-"""The command as a user meets it: a real process, its exit code, what it prints and what it never prints."""
+"""The command as a user meets it: its exit code, what it prints and what it never prints.
+
+In a real process where it runs for a while, and once where it fails; other calls are made in this process,
+which spares them the start of another Python.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,10 +22,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from stream.cli import main
 
-def lookout(*arguments: object, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stream.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+Lookout = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def lookout(log_kept: None, capfd: pytest.CaptureFixture[str]) -> Lookout:
+    """Makes one call; its exit code, and what it printed on stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
 
 
 @contextmanager
@@ -101,7 +115,16 @@ def not_a_detector(folder: Path) -> Path:
     return path
 
 
-def test_each_bad_call_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_bad_call_is_one_clear_line_and_an_exit_code() -> None:
+    command = [sys.executable, "-m", "stream.cli", "watch", "dmeo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("lookout: 'dmeo': ")
+    assert "there is no such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_each_bad_call_says_what_is_wrong(lookout: Lookout, tmp_path: Path) -> None:
     (tmp_path / "typo.yaml").write_text("cameras:\n  a: {source: demo, overlai: exact}\n")
     (tmp_path / "text.onnx").write_text("this is not a model")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -121,58 +144,57 @@ def test_each_bad_call_is_one_clear_line(tmp_path: Path) -> None:
             (["detect", tmp_path / "none.mp4"], 1, "there is no such file"),
             (["export", tmp_path / "text.onnx", "--out", tmp_path / "out.onnx"], 1, "not an ONNX file"),
         ]
-        with ThreadPoolExecutor(2) as pool:  # most of the time goes into starting Python
-            results = list(pool.map(lambda case: lookout(*case[0]), cases))
-        for (arguments, code, expected), result in zip(cases, results, strict=True):
-            assert result.returncode == code, (arguments, result.stderr)
-            assert expected in result.stderr, (arguments, result.stderr)
-            assert "Traceback" not in result.stderr, (arguments, result.stderr)
-            assert result.stdout == ""
+        for arguments, code, expected in cases:
+            result, out, err = lookout(*arguments)
+            assert result == code, (arguments, err)
+            assert expected in err, (arguments, err)
+            assert "Traceback" not in err, (arguments, err)
+            assert out == ""
 
 
-def test_cuda_that_is_not_there_is_refused() -> None:
+def test_cuda_that_is_not_there_is_refused(lookout: Lookout) -> None:
     import onnxruntime
 
     from stream.gpu import driver_fault
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and driver_fault() is None:
         pytest.skip("this machine has a CUDA driver")
-    result = lookout("watch", "demo", "--device", "cuda", "--port", "0")
-    assert result.returncode == 1
-    assert "cuda was asked for" in result.stderr
-    assert "use device: cpu" in result.stderr
+    code, _, err = lookout("watch", "demo", "--device", "cuda", "--port", "0")
+    assert code == 1
+    assert "cuda was asked for" in err
+    assert "use device: cpu" in err
 
 
-def test_two_on_one_port_is_one_clear_error() -> None:
+def test_two_on_one_port_is_one_clear_error(lookout: Lookout) -> None:
     with watching("synthetic:320x240@5") as (_, address, _):
-        result = lookout("watch", "synthetic:320x240@5", "--port", address.rpartition(":")[2])
-    assert result.returncode == 2
-    assert "choose another with --port" in result.stderr
+        code, _, err = lookout("watch", "synthetic:320x240@5", "--port", address.rpartition(":")[2])
+    assert code == 2
+    assert "choose another with --port" in err
 
 
-def test_many_names_are_a_list_and_a_wrong_log_level_is_told() -> None:
+def test_many_names_are_a_list_and_a_wrong_log_level_is_told(
+    lookout: Lookout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ",".join(f"class-number-{number}" for number in range(80))
-    result = lookout("export", "none.onnx", "--out", "x.onnx", "--names", names)
-    assert result.returncode == 1
-    assert "no such model" in result.stderr
-    command = [sys.executable, "-m", "stream.cli", "models"]
-    wrong = subprocess.run(
-        command, env={**os.environ, "LOOKOUT_LOG": "foo"}, capture_output=True, text=True, check=False
-    )
-    assert wrong.returncode == 2
-    assert "expected DEBUG, INFO" in wrong.stderr
+    code, _, err = lookout("export", "none.onnx", "--out", "x.onnx", "--names", names)
+    assert code == 1
+    assert "no such model" in err
+    monkeypatch.setenv("LOOKOUT_LOG", "foo")
+    code, _, err = lookout("models")
+    assert code == 2
+    assert "expected DEBUG, INFO" in err
 
 
-def test_lists_are_json_when_asked() -> None:
-    models = json.loads(lookout("models", "--json").stdout)["models"]
+def test_lists_are_json_when_asked(lookout: Lookout) -> None:
+    models = json.loads(lookout("models", "--json")[1])["models"]
     assert models[0]["name"] == "lookout-nano"
     assert "person" in models[0]["names"]
-    sources = json.loads(lookout("sources", "--json").stdout)["sources"]
+    sources = json.loads(lookout("sources", "--json")[1])["sources"]
     assert sources
-    assert "lookout-nano" in lookout("models").stdout
+    assert "lookout-nano" in lookout("models")[1]
 
 
-def test_eval_measures_a_model_on_annotated_pictures(shared: Path, tmp_path: Path) -> None:
+def test_eval_measures_a_model_on_annotated_pictures(lookout: Lookout, shared: Path, tmp_path: Path) -> None:
     """A stranger's model, adapted, on the first pictures of COCO: sane figures, one JSON object."""
     folder = shared / "data" / "coco-mini"
     annotations = next(path for path in folder.rglob("*.json") if "val" in str(path))
@@ -187,9 +209,11 @@ def test_eval_measures_a_model_on_annotated_pictures(shared: Path, tmp_path: Pat
     (tmp_path / "few.json").write_text(json.dumps(few))
     images = next(path for path in folder.rglob(kept[0]["file_name"])).parent
     model = tmp_path / "adapted.onnx"
-    assert lookout("export", shared / "models" / "yolox_nano.onnx", "--out", model).returncode == 0
-    result = lookout("eval", "--model", model, "--data", tmp_path / "few.json", "--images", images, "--json")
-    assert result.returncode == 0, result.stderr
-    metrics = json.loads(result.stdout)
+    assert lookout("export", shared / "models" / "yolox_nano.onnx", "--out", model)[0] == 0
+    code, out, err = lookout(
+        "eval", "--model", model, "--data", tmp_path / "few.json", "--images", images, "--json"
+    )
+    assert code == 0, err
+    metrics = json.loads(out)
     assert 0.2 < metrics["AP"] < metrics["AP50"] < 0.9
     assert metrics["per_class_AP50"]["person"] > 0.3

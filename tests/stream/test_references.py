@@ -145,10 +145,10 @@ def test_a_wrong_value_by_reference_is_shown_as_the_reference(
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_a_password_that_looks_like_an_address_opens_a_camera(bikes: Path, tmp_path: Path) -> None:
+def test_a_password_that_looks_like_an_address_opens_a_camera(ready_bikes: Path, tmp_path: Path) -> None:
     """Digest authentication of a real camera: the value arrives there as it is in the file."""
     (tmp_path / "cam").write_text("p@ss/w:rd%41#?\n")
-    with RtspServer(bikes, user="viewer", password="p@ss/w:rd%41#?") as server:
+    with RtspServer(ready_bikes, as_is=True, user="viewer", password="p@ss/w:rd%41#?") as server:
         written = f"rtsp://viewer:${{file:{tmp_path}/cam}}@127.0.0.1:{server.port}/camera"
         source = open_source(resolve(written)[0], SourceOptions(pace="lossless"))
         frame = source.read()

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -54,15 +55,29 @@ def take(source: Source, count: int) -> list[Frame]:
 
 
 @pytest.fixture(scope="module")
-def camera(bikes: Path) -> Iterator[RtspServer]:
-    with RtspServer(bikes) as server:
+def camera(ready_bikes: Path) -> Iterator[RtspServer]:
+    with RtspServer(ready_bikes, as_is=True) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def locked_camera(bikes: Path) -> Iterator[RtspServer]:
-    with RtspServer(bikes, user="viewer", password="s3cr3t") as server:
+def locked_camera(ready_bikes: Path) -> Iterator[RtspServer]:
+    with RtspServer(ready_bikes, as_is=True, user="viewer", password="s3cr3t") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def pattern() -> Iterator[Callable[[Codec], RtspServer]]:
+    """Cameras that show the barcode pattern, one a codec."""
+    cameras: dict[Codec, RtspServer] = {}
+    with ExitStack() as running:
+
+        def camera(codec: Codec) -> RtspServer:
+            if codec not in cameras:
+                cameras[codec] = running.enter_context(RtspServer("synthetic:640x360@30", codec=codec))
+            return cameras[codec]
+
+        yield camera
 
 
 # ---- RTSP -----------------------------------------------------------------------------------------
@@ -88,24 +103,27 @@ def test_a_real_clip_over_rtsp(open_source: Open, camera: RtspServer, transport:
 
 @needs_gstreamer
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
-def test_every_frame_from_the_first_is_whole(open_source: Open, codec: Codec) -> None:
-    with RtspServer("synthetic:640x360@30", codec=codec) as server:
-        source = open_source(server.url, SourceOptions(pace="lossless"))
-        frames = take(source, 45)  # beyond a second keyframe
-        source.close()
+def test_every_frame_from_the_first_is_whole(
+    open_source: Open, pattern: Callable[[Codec], RtspServer], codec: Codec
+) -> None:
+    source = open_source(pattern(codec).url, SourceOptions(pace="lossless"))
+    frames = take(source, 45)  # beyond a second keyframe
+    source.close()
     values = [barcode.read(frame.picture.to_ndarray(format="gray")) for frame in frames]
     assert values[0] is not None
     assert values == list(range(values[0], values[0] + 45))
 
 
 @needs_gstreamer
-def test_a_reader_that_is_slow_gets_the_newest_picture_and_sees_the_gap(open_source: Open) -> None:
-    with RtspServer("synthetic:640x360@30") as server:
-        source = open_source(server.url)
-        take(source, 5)
-        time.sleep(1.0)
-        late, newest = take(source, 2)
-        source.close()
+def test_a_reader_that_is_slow_gets_the_newest_picture_and_sees_the_gap(
+    open_source: Open, pattern: Callable[[Codec], RtspServer]
+) -> None:
+    server = pattern("h264")
+    source = open_source(server.url)
+    take(source, 5)
+    time.sleep(1.0)
+    late, newest = take(source, 2)
+    source.close()
     assert late.index > 20
     made_at = server.epoch + (barcode.read(newest.picture.to_ndarray(format="gray")) or 0) / 30
     assert newest.captured_at - made_at < 0.3, "not what was waiting for a second"
@@ -123,9 +141,9 @@ def test_unauthorised(open_source: Open, locked_camera: RtspServer, login: str) 
 @needs_gstreamer
 @pytest.mark.parametrize("basic", [False, True])
 def test_authorised_by_digest_and_basic_with_a_difficult_password(
-    open_source: Open, bikes: Path, basic: bool
+    open_source: Open, ready_bikes: Path, basic: bool
 ) -> None:
-    with RtspServer(bikes, user="viewer", password="s3 c/r:3@t", basic=basic) as server:
+    with RtspServer(ready_bikes, as_is=True, user="viewer", password="s3 c/r:3@t", basic=basic) as server:
         source = open_source(server.url)
         assert len(take(source, 3)) == 3
         source.close()
@@ -140,8 +158,8 @@ def test_a_path_that_is_not_there_and_one_with_sound_alone(open_source: Open, ca
 
 
 @needs_gstreamer
-def test_a_camera_that_dies_and_comes_back(open_source: Open, bikes: Path) -> None:
-    with RtspServer(bikes) as server:
+def test_a_camera_that_dies_and_comes_back(open_source: Open, ready_bikes: Path) -> None:
+    with RtspServer(ready_bikes, as_is=True) as server:
         source = open_source(server.url, SourceOptions(stall_s=3))
         take(source, 3)
         server.stop()
@@ -156,34 +174,39 @@ def test_a_camera_that_dies_and_comes_back(open_source: Open, bikes: Path) -> No
         source.close()
 
 
+@contextmanager
+def frozen(camera: RtspServer) -> Iterator[None]:
+    camera.freeze()
+    try:
+        yield
+    finally:
+        camera.thaw()
+
+
 @needs_gstreamer
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_a_camera_that_hangs_is_a_timeout(open_source: Open, bikes: Path, transport: str) -> None:
+def test_a_camera_that_hangs_is_a_timeout(open_source: Open, camera: RtspServer, transport: str) -> None:
     options = SourceOptions(transport="udp" if transport == "udp" else "tcp", stall_s=1.0)
-    with RtspServer(bikes) as server:
-        source = open_source(server.url, options)
-        take(source, 3)
-        server.freeze()
+    source = open_source(camera.url, options)
+    take(source, 3)
+    with frozen(camera):
         started = time.monotonic()
         with pytest.raises(SourceTimeout, match="no picture"):
             take(source, 500)
         assert time.monotonic() - started < 3
         source.close()
-        server.thaw()
 
 
 @needs_gstreamer
-def test_close_ends_a_read_of_a_hung_camera_at_once(open_source: Open, bikes: Path) -> None:
-    with RtspServer(bikes) as server:
-        source = open_source(server.url)
-        take(source, 3)
-        server.freeze()
+def test_close_ends_a_read_of_a_hung_camera_at_once(open_source: Open, camera: RtspServer) -> None:
+    source = open_source(camera.url)
+    take(source, 3)
+    with frozen(camera):
         threading.Timer(0.3, source.close).start()
         started = time.monotonic()
         while source.read() is not None:
             pass
         assert time.monotonic() - started < 1
-        server.thaw()
 
 
 # ---- nobody there ---------------------------------------------------------------------------------
@@ -254,7 +277,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 def serve(handler: type[BaseHTTPRequestHandler] | partial[Quiet]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

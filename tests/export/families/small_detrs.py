@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,12 @@ def exported(
     *,
     box_spread: float = 0.3,
     any_batch: bool = False,
+    newer: bool = False,
 ) -> Path:
-    """The ONNX file of a model: class scores are spread, so that some of them are high, and so are boxes."""
+    """The ONNX file of a model: class scores are spread, so that some of them are high, and so are boxes.
+
+    By torch's older exporter, which is quick; by its newer one for any batch, and where the older one cannot.
+    """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weights in model.named_parameters():
@@ -66,19 +71,19 @@ def exported(
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 0.25)
             elif "bbox" in name:  # queries that find the same box would hide which is which
                 weights.copy_(torch.randn(weights.shape, generator=generator) * box_spread)
+    model.eval()
+    names: dict[str, Any] = {"input_names": list(inputs), "output_names": outputs}
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            model.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            verbose=False,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) if any_batch else None,
-        )
-    assert program is not None
-    onnx.save(program.model_proto, str(path))
+        if newer or any_batch:
+            shapes = ({0: torch.export.Dim.DYNAMIC},) if any_batch else None
+            options = {**names, "dynamic_shapes": shapes, "verbose": False}
+            torch.onnx.export(model, tuple(inputs.values()), dynamo=True, **options).save(buffer)
+        else:
+            options = {**names, "opset_version": 17}
+            torch.onnx.export(model, tuple(inputs.values()), buffer, dynamo=False, **options)
+    onnx.save(onnx.load_model_from_string(buffer.getvalue()), str(path))
     return path
 
 
@@ -101,10 +106,12 @@ class Plain(torch.nn.Module):
         return self.class_head(found), self.bbox_head(found).sigmoid()
 
 
-def plain(path: Path, columns: int, outputs: tuple[str, str] = ("logits", "pred_boxes")) -> Path:
-    """``Plain`` for any number of pictures at once."""
-    inputs = {"pixels": torch.rand(2, 3, HEIGHT, WIDTH)}
-    return exported(path, Plain(columns), inputs, list(outputs), any_batch=True)
+def plain(
+    path: Path, columns: int, outputs: tuple[str, str] = ("logits", "pred_boxes"), *, any_batch: bool = False
+) -> Path:
+    """``Plain`` for one picture, or for any number of them at once."""
+    inputs = {"pixels": torch.rand(2 if any_batch else 1, 3, HEIGHT, WIDTH)}
+    return exported(path, Plain(columns), inputs, list(outputs), any_batch=any_batch)
 
 
 def transformers() -> Any:
@@ -150,15 +157,16 @@ def deformable(path: Path) -> Path:
     module = transformers()
     torch.manual_seed(0)
     config = module.DeformableDetrConfig(
-        backbone_config=_backbone(module, "ResNetConfig"),
+        backbone_config=_backbone(module, "ResNetConfig", ["stage3", "stage4"]),
         backbone=None,
         use_timm_backbone=False,
         use_pretrained_backbone=False,
         num_labels=91,
+        num_feature_levels=2,
         **_SMALL,
     )
     model = _Heads(module.DeformableDetrForObjectDetection(config))
-    return exported(path, model, {"pixel_values": picture()}, ["logits", "pred_boxes"])
+    return exported(path, model, {"pixel_values": picture()}, ["logits", "pred_boxes"], newer=True)
 
 
 def rf_detr(path: Path) -> Path:
@@ -183,12 +191,12 @@ def rf_detr(path: Path) -> Path:
         c2f_num_blocks=1,
         num_labels=3,
         d_model=32,
-        decoder_layers=2,
+        decoder_layers=1,
         decoder_ffn_dim=32,
         num_queries=QUERIES,
     )
     model = _Heads(module.RfDetrForObjectDetection(config))
-    exported(path, model, {"input": picture(96, 96)}, ["labels", "dets"], box_spread=0.05)
+    exported(path, model, {"input": picture(96, 96)}, ["labels", "dets"], box_spread=0.05, newer=True)
     proto = onnx.load(str(path))
     proto.graph.output.reverse()
     onnx.save(proto, str(path))
@@ -212,7 +220,7 @@ def _rt_detr() -> Any:
     module = transformers()
     torch.manual_seed(0)
     config = module.RTDetrConfig(
-        backbone_config=_backbone(module, "RTDetrResNetConfig"),
+        backbone_config=_backbone(module, "RTDetrResNetConfig", ["stage2", "stage3", "stage4"]),
         encoder_hidden_dim=32,
         encoder_in_channels=[8, 16, 16],
         decoder_in_channels=[32, 32, 32],
@@ -223,11 +231,11 @@ def _rt_detr() -> Any:
     return module.RTDetrForObjectDetection(config)
 
 
-def _backbone(module: Any, kind: str) -> Any:
+def _backbone(module: Any, kind: str, read: list[str]) -> Any:
     return getattr(module, kind)(
         embedding_size=8,
         hidden_sizes=[8, 8, 16, 16],
         depths=[1, 1, 1, 1],
         layer_type="basic",
-        out_features=["stage2", "stage3", "stage4"],
+        out_features=read,
     )

@@ -147,16 +147,25 @@ def export(
     module: Any, path: Path, names: list[str] | None = None, *, height: int = HEIGHT, width: int = WIDTH,
     dynamic: bool = False,
 ) -> Path:  # fmt: skip
-    """The module as an ONNX file for pictures of height x width."""
+    """The module as an ONNX file for pictures of height x width.
+
+    One picture by torch's older exporter, which most such files are of, and which is quick; any batch by its
+    newer one.
+    """
     pixels = torch.rand((2 if dynamic else 1, 3, height, width), generator=torch.manual_seed(0))
-    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of its own modules
-        program = torch.onnx.export(
-            module.eval(), (pixels,), output_names=names, dynamo=True, verbose=False, dynamic_shapes=shapes
-        )
-    assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
+        if dynamic:
+            options = {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
+            torch.onnx.export(module.eval(), (pixels,), output_names=names, dynamo=True, **options).save(
+                buffer
+            )
+        else:
+            options = {
+                "output_names": names,
+                "do_constant_folding": False,
+            }  # which would rename constant outputs
+            torch.onnx.export(module.eval(), (pixels,), buffer, dynamo=False, **options)
     onnx.save(onnx.load_model_from_string(buffer.getvalue()), str(path))
     return path
