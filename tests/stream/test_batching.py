@@ -113,7 +113,7 @@ def test_a_frame_waits_for_others_but_not_longer_than_told(detector: Detector) -
 
 
 def test_a_camera_that_is_down_keeps_nobody_waiting(detector: Detector, tmp_path: Path) -> None:
-    batcher = batcher_of(detector, max_batch=4, max_wait_ms=60_000)
+    batcher = batcher_of(detector, max_batch=4, max_wait_ms=1000)
     first = camera_of("first", batcher)
     config = CameraConfig(source=str(tmp_path / "missing.mp4"))
     dead = Camera("dead", config, EncoderConfig(), ["thing"], batcher.tracking, batcher.wake)
@@ -123,6 +123,7 @@ def test_a_camera_that_is_down_keeps_nobody_waiting(detector: Detector, tmp_path
     dead.start()
     try:
         wait_until(lambda: dead.down)
+        first.pending.put(frame_of(1))  # as fresh as the one that was waited with
         assert batcher._collecting_s() == 0
     finally:
         dead.request_stop()
