@@ -29,9 +29,6 @@ _CLIP = 0.2  # Lowe's, which L2-Hys takes over
 _BEFORE, _AFTER = 0.1 * CHANNELS, 1e-3  # what OpenCV adds to the norm before and after clipping
 
 _TINY = 1e-12
-_TIE = 1e-5
-"""Gradients of two channels are often equally long; then rounding, which differs between runtimes, must not
-decide which of them counts."""
 _ARCTANGENT = (0.9997878412794807, -0.3258083974640975, 0.1555786518463281, -0.04432655554792128)
 """The odd powers of a ratio up to 1, from the first."""
 
@@ -63,7 +60,9 @@ class Hog(nn.Module):
 
 def _orientation_votes(pictures: Tensor) -> Tensor:
     """Each pixel's gradient length, shared between the two nearest orientations: (B, 9, H, W)."""
-    roots = pictures.sqrt()
+    # In double precision, where the last bit of a root, in which runtimes differ, does not survive: which of
+    # two channels has the longer gradient must not hang on it.
+    roots = pictures.double().sqrt().float()
     padded = functional.pad(roots, (1, 1, 1, 1), mode="reflect")
     dx = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]  # (B, 3, H, W)
     dy = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
@@ -97,11 +96,10 @@ def _strongest(dx: Tensor, dy: Tensor, squares: Tensor) -> tuple[Tensor, Tensor,
     """The gradient (B, 1, H, W) of the channel where it is longest: its two parts and its square."""
     x, y, square = dx[:, :1], dy[:, :1], squares[:, :1]
     for channel in (1, 2):
-        candidate = squares[:, channel : channel + 1]
-        longer = candidate - square > square * _TIE
-        x = torch.where(longer, dx[:, channel : channel + 1], x)
-        y = torch.where(longer, dy[:, channel : channel + 1], y)
-        square = torch.where(longer, candidate, square)
+        its = slice(channel, channel + 1)
+        longer = squares[:, its] > square
+        x, y = torch.where(longer, dx[:, its], x), torch.where(longer, dy[:, its], y)
+        square = torch.where(longer, squares[:, its], square)
     return x, y, square
 
 
