@@ -137,7 +137,7 @@ class DpmPart(NetworkPart):
     cost: Positive = 0.01
     pictures: Annotated[int, Field(ge=1)] = 200
     negatives: Annotated[int, Field(ge=1, le=1000)] = 10
-    rounds: Annotated[int, Field(ge=1, le=10)] = 2
+    rounds: Annotated[int, Field(ge=1, le=10)] = 4
 
 
 class FastRcnnPart(NetworkPart):

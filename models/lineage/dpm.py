@@ -62,7 +62,7 @@ class DpmConfig:
     """At most so many training pictures are looked at in each round."""
     negatives: int = 10
     """At most so many windows a picture and round become negatives."""
-    rounds: int = 2
+    rounds: int = 4
     """Of placing the parts anew, mining and fitting."""
 
     @property

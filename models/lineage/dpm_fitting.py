@@ -82,7 +82,10 @@ def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str],
             view = View.of(model, scene.mirrored() if flip else scene)
             for class_, cache in enumerate(caches):
                 positives[class_] += placed_objects(model, view, class_)
-                for row in mined(model, view, class_).tolist():
+                rows = mined(model, view, class_)
+                if turn == 1:  # what the first parts mistake is not all that there is
+                    rows = torch.cat([rows, at_random(model, view, class_, seed + number)])
+                for row in rows.tolist():
                     cache.add(2 * number + flip, row, placement(model, view, class_, row))
         for class_, (name, cache) in enumerate(zip(config.names, caches, strict=True)):
             if not positives[class_] or not cache.negatives:
@@ -188,6 +191,13 @@ def mined(model: Dpm, view: View, class_: int) -> Tensor:
     """The rows of the windows that are nearest to being mistaken for objects."""
     scores = view.of_class(class_, model.config.components)
     return negatives(view.scene, class_, model.boxes().cpu(), scores, _VIOLATED, model.config.negatives)
+
+
+def at_random(model: Dpm, view: View, class_: int, seed: int) -> Tensor:
+    """The rows of as many windows without objects."""
+    boxes = model.boxes().cpu()
+    chance = torch.rand(len(boxes), generator=torch.Generator().manual_seed(seed))
+    return negatives(view.scene, class_, boxes, chance, 0, model.config.negatives)
 
 
 def placement(model: Dpm, view: View, class_: int, row: int) -> Tensor:
