@@ -126,7 +126,7 @@ class Dpm(SlidingDetector):
         if min(span) < 1:
             raise ValueError(f"part_side {config.part_side} is larger than the window at twice its size")
         super().__init__(config, Windows.over(seen, *window, config.margin))
-        self.pyramid = Pyramid(levels)
+        self.pyramid = Pyramid(levels, *size)
         groups, parts = config.groups, config.parts
         self.register_buffer("roots", torch.zeros(groups, CHANNELS, config.rows, config.columns))
         side = (config.part_side, config.part_side)

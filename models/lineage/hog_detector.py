@@ -83,7 +83,7 @@ class HogDetector(SlidingDetector):
         size = (config.input_height, config.input_width)
         levels = levels_of(*size, config.largest_scale, config.scales_per_octave, *window)
         super().__init__(config, Windows.over(levels, *window, config.margin))
-        self.pyramid = Pyramid(levels)
+        self.pyramid = Pyramid(levels, *size)
         classes = len(config.names)
         self.register_buffer("filters", torch.zeros(classes, CHANNELS, config.rows, config.columns))
         self.register_buffer("biases", torch.zeros(classes))

@@ -65,12 +65,19 @@ def levels_of(
 
 
 class Pyramid(nn.Module):
-    """Pictures to the blocks of every level."""
+    """Pictures of one size to the blocks of every level."""
 
-    def __init__(self, levels: list[Level]) -> None:
+    def __init__(self, levels: list[Level], height: int, width: int) -> None:
         super().__init__()
         self.levels = levels
         self.hog = Hog()
+        self.halvings, self.resizes = [], nn.ModuleList()
+        for level in levels:
+            halvings = 0
+            while 2 * level.height < height >> halvings and 2 * level.width < width >> halvings:
+                halvings += 1
+            self.halvings.append(halvings)
+            self.resizes.append(Bilinear(height >> halvings, width >> halvings, level.height, level.width))
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """Blocks of pictures float32 (B, 3, H, W), 0 to 255: float32 (B, 36, rows, columns) a level."""
@@ -78,13 +85,37 @@ class Pyramid(nn.Module):
 
     def resized(self, pictures: Tensor) -> list[Tensor]:
         """The pictures in every level's size, without border."""
-        found, source = [], pictures
-        for level in self.levels:
-            while 2 * level.height < source.shape[2] and 2 * level.width < source.shape[3]:
-                source = functional.avg_pool2d(source, 2)
-            size = (level.height, level.width)
-            found.append(functional.interpolate(source, size, mode="bilinear", align_corners=False))
-        return found
+        halved = [pictures]
+        while len(halved) <= max(self.halvings):
+            halved.append(functional.avg_pool2d(halved[-1], 2))
+        return [resize(halved[n]) for n, resize in zip(self.halvings, self.resizes, strict=True)]
+
+
+class Bilinear(nn.Module):
+    """Pictures resized along each axis between the two nearest pixels, as ``interpolate`` does.
+
+    Every step is one that all runtimes compute to the same bit: HOG takes the strongest of three gradients,
+    and the rounding of a runtime's own resizing would decide which that is.
+    """
+
+    def __init__(self, height: int, width: int, new_height: int, new_width: int) -> None:
+        super().__init__()
+        for axis, (length, new) in (("y", (height, new_height)), ("x", (width, new_width))):
+            at = ((torch.arange(new).double() + 0.5) * length / new - 0.5).clamp(0, length - 1)
+            before = at.long()
+            self.register_buffer(f"{axis}_before", before, persistent=False)
+            self.register_buffer(f"{axis}_after", (before + 1).clamp(max=length - 1), persistent=False)
+            share = (at - before).float()
+            self.register_buffer(f"{axis}_share", share[:, None] if axis == "y" else share, persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(B, C, height, width) to (B, C, new_height, new_width)."""
+        tall = _between(pictures, 2, self.y_before, self.y_after, self.y_share)
+        return _between(tall, 3, self.x_before, self.x_after, self.x_share)
+
+
+def _between(pictures: Tensor, axis: int, before: Tensor, after: Tensor, share: Tensor) -> Tensor:
+    return pictures.index_select(axis, before) * (1 - share) + pictures.index_select(axis, after) * share
 
 
 def _continued(pictures: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from models.checkpoint import load_checkpoint
 from models.errors import DataError, RecipeError
 from models.lineage.cutting import CONTEXT, cut
 from models.lineage.hog_detector import HogConfig, HogDetector
-from models.lineage.pyramid import Level, Windows, levels_of, object_boxes
+from models.lineage.pyramid import Level, Pyramid, Windows, levels_of, object_boxes
 from models.recipe import load_recipe
 from models.train import train
 from tests.models.conftest import draw_shapes
@@ -112,6 +113,19 @@ def test_a_cut_out_object_is_in_the_middle() -> None:
     bright = (window[CONTEXT:-CONTEXT, CONTEXT:-CONTEXT, 0] > 125).nonzero()
     assert bright.amin(0).tolist() == [24, 12]
     assert bright.amax(0).tolist() == [103, 51]
+
+
+def test_levels_are_resized_as_torch_does() -> None:
+    torch.manual_seed(0)
+    pictures = torch.rand(2, 3, 96, 128) * 255
+    pyramid = Pyramid(levels_of(96, 128, 2.0, 3, 48, 48), 96, 128)
+    assert [level.height for level in pyramid.levels] == [192, 152, 121, 96, 76, 60, 48, 38, 30, 24, 19]
+    assert pyramid.halvings == [0] * 7 + [1] * 3 + [2]
+    halved = [pictures, functional.avg_pool2d(pictures, 2), functional.avg_pool2d(pictures, 4)]
+    for level, n, resized in zip(pyramid.levels, pyramid.halvings, pyramid.resized(pictures), strict=True):
+        size = (level.height, level.width)
+        expected = functional.interpolate(halved[n], size, mode="bilinear", align_corners=False)
+        assert (resized - expected).abs().max() < 0.01
 
 
 def test_windows_by_hand() -> None:
