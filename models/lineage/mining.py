@@ -106,7 +106,9 @@ def covered(boxes: Tensor, areas: Tensor) -> Tensor:
     return (high - low).clamp(min=0).prod(-1) / area(boxes)[:, None].clamp(min=1e-6)
 
 
-def found(scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def found(
+    scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int, nms_threshold: float
+) -> tuple[Tensor, Tensor]:
     """The best detections of a class in a picture, and whether each is right.
 
     Returns:
@@ -115,7 +117,7 @@ def found(scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int) 
     """
     best = scores.topk(min(len(scores), 20 * count)).indices
     zeros = torch.zeros(len(best), dtype=torch.int64)
-    rows = best[nms(boxes[best], scores[best], zeros, _DISTINCT)[:count]]
+    rows = best[nms(boxes[best], scores[best], zeros, nms_threshold)[:count]]
     objects = scene.of_class(class_)
     right = torch.zeros(len(rows), dtype=torch.bool)
     if len(objects):

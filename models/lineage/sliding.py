@@ -28,7 +28,7 @@ _LEAST_SLOPE = 0.01
 class SlidingDetector(Fitted):
     """A score for every window of every class, which a curve turns into how likely a detection is right."""
 
-    nms_threshold = 0.5  # of Felzenszwalb et al.
+    nms_threshold = 0.3  # R-CNN's; at Felzenszwalb's 0.5 people keep a second box
     axes: Tensor
     curves: Tensor
     aspect: Tensor
@@ -75,7 +75,7 @@ class SlidingDetector(Fitted):
         scores = [self.window_scores(self.picture(scene))[0].cpu() for scene in scenes]
         for class_, name in enumerate(self.config.names):
             judged = [
-                found(scene, class_, boxes, each[:, class_], _DETECTIONS)
+                found(scene, class_, boxes, each[:, class_], _DETECTIONS, self.nms_threshold)
                 for scene, each in zip(scenes, scores, strict=True)
             ]
             its_scores, right = (torch.cat(parts) for parts in zip(*judged, strict=True))

@@ -25,7 +25,7 @@ def test_hog(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     spec = export_model(tmp_path / "random.pt", out, say=lambda line: None)
     print(spec.parity)
-    assert (spec.family, spec.nms_threshold) == ("hog-svm", 0.5)
+    assert (spec.family, spec.nms_threshold) == ("hog-svm", 0.3)
     assert spec.parity["detections"] > 100
     assert spec.parity["max_box_difference_px"] <= 0.05
     assert spec.parity["max_score_difference"] <= 1e-4

@@ -44,7 +44,7 @@ def test_negatives_are_the_best_that_differ() -> None:
 
 def test_only_the_first_box_on_an_object_is_right() -> None:
     boxes = torch.tensor([OBJECT, [0.0, 0, 10, 6], [80, 80, 90, 90], [52, 2, 62, 12]])
-    scores, right = found(_scene(), 0, boxes, torch.tensor([1.0, 2.0, 0.5, 3.0]), 10)
+    scores, right = found(_scene(), 0, boxes, torch.tensor([1.0, 2.0, 0.5, 3.0]), 10, 0.5)
     kept = sorted(zip(scores.tolist(), right.tolist(), strict=True))
     assert kept == [(0.5, False), (2.0, True)]  # one of two that overlap, and none that is ignored
 
