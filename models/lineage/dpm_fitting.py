@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _PLACED = 0.5
 """A positive's window overlaps its object by so much."""
-_DISPLACEMENT = 0.1
-"""Features of a displacement are this part of it, or the SVM would hardly pay for its costs."""
 _LEAST_COST = 0.01
 """Of a squared displacement, so that a part's best place is where it can be found."""
 _VIOLATED = -1.0
@@ -60,6 +58,10 @@ class View:
         responses = model.responses(maps)
         return cls(scene, maps, responses, [model.scores(each)[0] for each in responses])
 
+    def of_component(self, group: int) -> Tensor:
+        """Its score in every window: float32 (N,)."""
+        return torch.cat([scores[group].flatten() for scores in self.scores]).cpu()
+
     def of_class(self, class_: int, components: int) -> Tensor:
         """The best component's score in every window: float32 (N,)."""
         its = slice(class_ * components, (class_ + 1) * components)
@@ -70,7 +72,7 @@ def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str],
     """See :meth:`models.detector.Fitted.fit`."""
     config = model.config
     pictures = chosen(examples, config.pictures, seed)
-    fit_roots(model, examples, pictures, seed, say)
+    limits = fit_roots(model, examples, pictures, seed, say)
     for group in range(config.groups):
         place_parts(model, group)
     caches = [Cache(torch.zeros(0)) for _ in config.names]
@@ -81,12 +83,16 @@ def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str],
             scene = model.scene(example)
             view = View.of(model, scene.mirrored() if flip else scene)
             for class_, cache in enumerate(caches):
-                positives[class_] += placed_objects(model, view, class_)
-                rows = mined(model, view, class_)
-                if turn == 1:  # what the first parts mistake is not all that there is
-                    rows = torch.cat([rows, at_random(model, view, class_, seed + number)])
-                for row in rows.tolist():
-                    cache.add(2 * number + flip, row, placement(model, view, class_, row))
+                if turn == 1:  # the components do not know of one another yet, and one would take all
+                    positives[class_] += first_objects(model, view, class_, limits[class_])
+                    rows = first_background(model, view, class_, seed + number)
+                else:
+                    positives[class_] += placed_objects(model, view, class_)
+                    rows = [(row, None) for row in mined(model, view, class_)]
+                for row, component in rows:
+                    # A window is another example for each component that is made to look at it.
+                    key = row * (config.components + 1) + (0 if component is None else component + 1)
+                    cache.add(2 * number + flip, key, placement(model, view, class_, row, component))
         for class_, (name, cache) in enumerate(zip(config.names, caches, strict=True)):
             if not positives[class_] or not cache.negatives:
                 raise DataError(
@@ -95,17 +101,19 @@ def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str],
             cache.positives = torch.stack(positives[class_])
             svm = cache.fit(config.cost, _TOLERANCE, seed)
             take(model, class_, svm)
-            say(
-                f"{name}, placing round {turn}: {len(cache.positives)} positives, {len(cache.negatives)} "
-                f"negatives, loss {svm.loss:.3f} (gap {svm.gap:.3f})"
-            )
+            said = f"{len(cache.positives)} positives, {len(cache.negatives)} negatives"
+            say(f"{name}, placing round {turn}: {said}, loss {svm.loss:.3f} (gap {svm.gap:.3f})")
     model.calibrate([model.scene(example) for example in pictures[:CALIBRATED]], say)
 
 
 def fit_roots(
     model: Dpm, examples: list[Example], pictures: list[Example], seed: int, say: Callable[[str], None]
-) -> None:
-    """Fit each component's root to the objects of its shape, against random windows; sets ``aspect``."""
+) -> list[Tensor]:
+    """Fit each component's root to the objects of its shape, against random windows; sets ``aspect``.
+
+    Returns:
+        the shapes (width by height) at which the next component begins, float32 (M - 1,) of each class.
+    """
     config = model.config
     cutouts = cut_objects(
         map(model.scene, chosen(examples, len(examples), 0)),
@@ -137,6 +145,12 @@ def fit_roots(
             f"{name}, root {group % config.components + 1}: {len(cache.positives)} positives, "
             f"{len(cache.negatives)} negatives, loss {svm.loss:.3f} (gap {svm.gap:.3f})"
         )
+    return [
+        torch.stack([part[0] for part in each.aspects.sort().values.tensor_split(config.components)][1:])
+        if config.components > 1
+        else each.aspects[:0]
+        for each in cutouts
+    ]
 
 
 def _by_shape(model: Dpm, cutouts: Cutouts) -> list[Tensor]:
@@ -175,41 +189,59 @@ def place_parts(model: Dpm, group: int) -> None:
 
 def placed_objects(model: Dpm, view: View, class_: int) -> list[Tensor]:
     """The placement that scores best among those that overlap each object, float32 (D,) each."""
-    objects = view.scene.of_class(class_)
-    if not len(objects):
-        return []
-    scores, overlaps = (
-        view.of_class(class_, model.config.components),
-        pairwise_iou(model.boxes().cpu(), objects),
-    )
-    best = torch.where(overlaps >= _PLACED, scores[:, None], -torch.inf).max(0)
-    rows = best.indices[best.values.isfinite()]
-    return [placement(model, view, class_, row) for row in rows.tolist()]
+    objects, scores = view.scene.of_class(class_), view.of_class(class_, model.config.components)
+    rows = [best_on(model, box, scores) for box in objects]
+    return [placement(model, view, class_, row) for row in rows if row is not None]
 
 
-def mined(model: Dpm, view: View, class_: int) -> Tensor:
+def first_objects(model: Dpm, view: View, class_: int, limits: Tensor) -> list[Tensor]:
+    """As :func:`placed_objects`, each object by the component of its shape."""
+    placed = []
+    for box in view.scene.of_class(class_):
+        component = int(((box[2] - box[0]) / (box[3] - box[1]) >= limits).sum())
+        row = best_on(model, box, view.of_component(class_ * model.config.components + component))
+        if row is not None:
+            placed.append(placement(model, view, class_, row, component))
+    return placed
+
+
+def best_on(model: Dpm, box: Tensor, scores: Tensor) -> int | None:
+    """The row of the best window among those that overlap an object (4,), if there is any."""
+    on = torch.where(pairwise_iou(model.boxes().cpu(), box[None])[:, 0] >= _PLACED, scores, -torch.inf)
+    row = int(on.argmax())
+    return row if on[row].isfinite() else None
+
+
+def mined(model: Dpm, view: View, class_: int) -> list[int]:
     """The rows of the windows that are nearest to being mistaken for objects."""
-    scores = view.of_class(class_, model.config.components)
-    return negatives(view.scene, class_, model.boxes().cpu(), scores, _VIOLATED, model.config.negatives)
+    scores, most = view.of_class(class_, model.config.components), model.config.negatives
+    return negatives(view.scene, class_, model.boxes().cpu(), scores, _VIOLATED, most).tolist()
 
 
-def at_random(model: Dpm, view: View, class_: int, seed: int) -> Tensor:
-    """The rows of as many windows without objects."""
-    boxes = model.boxes().cpu()
-    chance = torch.rand(len(boxes), generator=torch.Generator().manual_seed(seed))
-    return negatives(view.scene, class_, boxes, chance, 0, model.config.negatives)
+def first_background(model: Dpm, view: View, class_: int, seed: int) -> list[tuple[int, int | None]]:
+    """Windows without objects, each with a component: what its parts mistake, and some at random."""
+    boxes, config, rows = model.boxes().cpu(), model.config, list[tuple[int, int | None]]()
+    most = max(1, config.negatives // config.components)
+    for component in range(config.components):
+        scores = view.of_component(class_ * config.components + component)
+        chance = torch.rand(len(boxes), generator=torch.Generator().manual_seed(seed + component))
+        for each, above in ((scores, _VIOLATED), (chance, 0.0)):
+            found = negatives(view.scene, class_, boxes, each, above, most)
+            rows += [(row, component) for row in found.tolist()]
+    return rows
 
 
-def placement(model: Dpm, view: View, class_: int, row: int) -> Tensor:
-    """What a window's best component sees, its parts where they score best: float32 (D,).
+def placement(model: Dpm, view: View, class_: int, row: int, component: int | None = None) -> Tensor:
+    """What a window's component, by default its best, sees, its parts where they score best: float32 (D,).
 
     For each component: the root's blocks, each part's, each part's displacement, and a 1; all are 0 but
-    the best component's.
+    those of the one that looks.
     """
     config = model.config
     level, top, left = model.windows.place(row)
     first = class_ * config.components
-    component = int(view.scores[level][first : first + config.components, top, left].argmax())
+    if component is None:
+        component = int(view.scores[level][first : first + config.components, top, left].argmax())
     group = first + component
     pieces, moves = [_root_blocks(model, view.maps, row).flatten()], []
     for part in range(group * config.parts, (group + 1) * config.parts):
@@ -218,7 +250,7 @@ def placement(model: Dpm, view: View, class_: int, row: int) -> Tensor:
         blocks = view.responses[level].fine[0, :, y + dy :, x + dx :]
         pieces.append(blocks[:, : config.part_side, : config.part_side].flatten())
         moves += [dx, dy, dx * dx, dy * dy]
-    pieces.append(-_DISPLACEMENT * torch.tensor(moves, device=pieces[0].device).float())
+    pieces.append(-torch.tensor(moves, device=pieces[0].device).float())
     pieces.append(pieces[0].new_ones(1))
     seen = torch.cat(pieces).cpu()
     features = torch.zeros(config.components, len(seen))
@@ -249,7 +281,7 @@ def take(model: Dpm, class_: int, svm: Svm) -> None:
         its_parts = slice(group * config.parts, (group + 1) * config.parts)
         model.roots[group] = root.view(model.roots.shape[1:])
         model.parts[its_parts] = parts.view(config.parts, *model.parts.shape[1:])
-        costs = _DISPLACEMENT * moves.view(config.parts, 4)
+        costs = moves.view(config.parts, 4)
         costs[:, 2:] = costs[:, 2:].clamp(min=_LEAST_COST)
         model.costs[its_parts] = costs
         model.biases[group] = bias[0] + svm.bias

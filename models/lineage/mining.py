@@ -107,7 +107,7 @@ def covered(boxes: Tensor, areas: Tensor) -> Tensor:
 
 
 def found(
-    scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int, nms_threshold: float
+    scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int, nms_threshold: float = _DISTINCT
 ) -> tuple[Tensor, Tensor]:
     """The best detections of a class in a picture, and whether each is right.
 

@@ -98,6 +98,13 @@ class Bilinear(nn.Module):
     and the rounding of a runtime's own resizing would decide which that is.
     """
 
+    y_before: Tensor
+    y_after: Tensor
+    y_share: Tensor
+    x_before: Tensor
+    x_after: Tensor
+    x_share: Tensor
+
     def __init__(self, height: int, width: int, new_height: int, new_width: int) -> None:
         super().__init__()
         for axis, (length, new) in (("y", (height, new_height)), ("x", (width, new_width))):
