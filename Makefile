@@ -1,6 +1,7 @@
 # make setup   the virtual environment and everything in it (add EXTRAS= for the live app alone)
 # make demo    set up, then watch a real clip in a browser: open the address it prints
-# make test    set up, then lint, types and every test
+# make test    set up, then lint, types and every test but the slow ones, which are
+# make test-slow   long trainings, and exports of large networks
 # make bench   set up, then every benchmark but the long ones, which are
 # make bench-long   what shows only after a quarter of an hour,
 # make soak         two hours of a real app with cameras and viewers that come and go (SOAK_SECONDS=600 for less),
@@ -22,7 +23,7 @@ DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp
 	gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 
-.PHONY: setup debian demo test lint together alone bench bench-long soak flapping clean
+.PHONY: setup debian demo test test-slow lint together alone bench bench-long soak flapping clean
 
 setup: $(STAMP)
 
@@ -63,10 +64,13 @@ test: setup
 
 # One thread each, or the threads of all of them would wait for each other by spinning.
 together: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal $(TOGETHER)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n logical --maxprocesses 8 --dist worksteal $(TOGETHER)
 
 alone: setup
-	$(BIN)/pytest $(addprefix --ignore ,$(TOGETHER))
+	$(BIN)/pytest -m 'not slow' $(addprefix --ignore ,$(TOGETHER))
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --timeout 600 -n logical --maxprocesses 8 --dist worksteal tests
 
 bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from stream.detector import Detector
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LOOKOUT_SHARED", ROOT.parent / "shared"))
 
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would every command that is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine takes its time, which is no fault of what is tested.
 settings.register_profile("lookout", deadline=None, suppress_health_check=[HealthCheck.too_slow])

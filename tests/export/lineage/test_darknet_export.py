@@ -15,6 +15,8 @@ from stream.cli import main
 
 pytest.importorskip("torch", reason="needs the train extra")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:

@@ -11,6 +11,8 @@ from export.convert import export_model
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 96, 160
 
 

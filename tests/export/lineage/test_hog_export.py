@@ -11,6 +11,8 @@ from export.convert import export_model
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
+pytestmark = pytest.mark.slow
+
 
 def test_hog(tmp_path: Path) -> None:
     from models.checkpoint import save_checkpoint

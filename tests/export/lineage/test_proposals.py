@@ -20,6 +20,8 @@ from tests.models.conftest import SHAPES, draw_shapes
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH, COUNT = 96, 160, 40
 
 

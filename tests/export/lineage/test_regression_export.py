@@ -14,6 +14,8 @@ from export.convert import export_model
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
+pytestmark = pytest.mark.slow
+
 SIZE: dict[str, Any] = {"input_height": 192, "input_width": 256, "hidden": 32}
 
 

@@ -10,6 +10,8 @@ from export.convert import export_model
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_checkpoint_equals_its_export(tmp_path: Path) -> None:
     from models.checkpoint import save_checkpoint

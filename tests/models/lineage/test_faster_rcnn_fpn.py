@@ -17,6 +17,8 @@ from models.postprocess import detections
 from models.target import Target
 from tests.models.backbones.fill import picture, weights
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = json.loads(Path(__file__).with_name("torchvision_fasterrcnn.json").read_text())
 SCALES = {"layer_blocks": 0.1, "cls_score": 0.7, "bbox_pred": 0.1}
 """The pattern's size in these layers, for which scores are far from 0 and 1 and boxes stay in the picture."""

@@ -12,7 +12,7 @@ from models.errors import RecipeError
 from models.lineage.yolo_v1 import Cells, YoloV1, YoloV1Config, corners, yolo_loss
 from models.recipe import Recipe
 from models.target import Target
-from models.trainer import build
+from models.trainer import network
 
 NONE = torch.zeros(0, 4)
 ROWS, COLUMNS = 2, 2  # of an input of 100 x 100: cells of 50 x 50
@@ -162,4 +162,4 @@ def test_a_recipe_for_a_network_that_cannot_be() -> None:
         }
     )
     with pytest.raises(RecipeError, match="model: there is no backbone 'vgg17'"):
-        build(recipe)
+        network(recipe)
