@@ -46,6 +46,7 @@ STALL_S = 2.0
 DETECT_FPS = 4
 SETTLED_S = 0.5  # nothing more is under way; below the stall by far
 UP_S, DOWN_S, FROZEN_S = (1.0, 5.0), (0.5, 5.0), (0.0, 3.0)
+LATE_S = 2.0  # within which a camera that is back is to be live again
 GIVEN_UP_S = 60.0
 
 Servers = Mapping[str, RtspServer]
@@ -213,13 +214,14 @@ def _of_flaps(flaps: Sequence[Flap]) -> Figures:
 
 
 def _spread(values: Sequence[float | None]) -> Figures | None:
-    """Median and maximum; ``never``: how often it did not happen."""
+    """Median and maximum, and how many are above ``LATE_S``; ``never``: how often it did not happen."""
     known = [value for value in values if value is not None]
     if not known:
         return {"never": len(values)} if values else None
     return {
         "median": round(median(known), 3),
         "max": round(max(known), 3),
+        "late": sum(value > LATE_S for value in known),
         "of": len(values),
         "never": len(values) - len(known),
     }
