@@ -47,7 +47,7 @@ class DpmConfig:
     margin: int = 8
     """Pixels in the root's window above and below its object."""
     components: int = 2
-    """At first by the objects' shape, narrow to wide; then each object has the one that fits it best."""
+    """By the objects' shape, narrow to wide."""
     parts: int = 6
     part_side: int = 4
     """Blocks of a part, which is square."""

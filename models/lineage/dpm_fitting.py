@@ -1,6 +1,6 @@
 """How a deformable part model learns: a latent SVM (Felzenszwalb et al., PAMI 2010, section 4).
 
-Where the parts of an object are, and which component it is, is not annotated. Roots are fitted first,
+Where the parts of an object are is not annotated; which component it is, its shape says. Roots are fitted first,
 each to the objects of one shape; parts begin where the roots have the most weight. Then, in turns, every
 object is given the best placement that its box allows, windows without objects that score high are
 mined with theirs, and an SVM over all filters and costs is fitted to those. The figures are the paper's.
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _PLACED = 0.5
 """A positive's window overlaps its object by so much."""
+_DISPLACEMENT = 0.1
+"""Features of a displacement are this part of it: no larger than others, or the SVM would take for ever."""
 _LEAST_COST = 0.01
 """Of a squared displacement, so that a part's best place is where it can be found."""
 _VIOLATED = -1.0
@@ -83,11 +85,10 @@ def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str],
             scene = model.scene(example)
             view = View.of(model, scene.mirrored() if flip else scene)
             for class_, cache in enumerate(caches):
-                if turn == 1:  # the components do not know of one another yet, and one would take all
-                    positives[class_] += first_objects(model, view, class_, limits[class_])
+                positives[class_] += placed_objects(model, view, class_, limits[class_])
+                if turn == 1:  # what the first parts mistake is not all that there is
                     rows = first_background(model, view, class_, seed + number)
                 else:
-                    positives[class_] += placed_objects(model, view, class_)
                     rows = [(row, None) for row in mined(model, view, class_)]
                 for row, component in rows:
                     # A window is another example for each component that is made to look at it.
@@ -187,15 +188,12 @@ def place_parts(model: Dpm, group: int) -> None:
         model.parts[group * config.parts + part] = enlarged[:, y : y + side, x : x + side] / 4
 
 
-def placed_objects(model: Dpm, view: View, class_: int) -> list[Tensor]:
-    """The placement that scores best among those that overlap each object, float32 (D,) each."""
-    objects, scores = view.scene.of_class(class_), view.of_class(class_, model.config.components)
-    rows = [best_on(model, box, scores) for box in objects]
-    return [placement(model, view, class_, row) for row in rows if row is not None]
+def placed_objects(model: Dpm, view: View, class_: int, limits: Tensor) -> list[Tensor]:
+    """Each object as the component of its shape sees it where it scores best, float32 (D,) each.
 
-
-def first_objects(model: Dpm, view: View, class_: int, limits: Tensor) -> list[Tensor]:
-    """As :func:`placed_objects`, each object by the component of its shape."""
+    The paper lets every object choose its component in later rounds; with as few objects as here one
+    component would soon have them all.
+    """
     placed = []
     for box in view.scene.of_class(class_):
         component = int(((box[2] - box[0]) / (box[3] - box[1]) >= limits).sum())
@@ -250,7 +248,7 @@ def placement(model: Dpm, view: View, class_: int, row: int, component: int | No
         blocks = view.responses[level].fine[0, :, y + dy :, x + dx :]
         pieces.append(blocks[:, : config.part_side, : config.part_side].flatten())
         moves += [dx, dy, dx * dx, dy * dy]
-    pieces.append(-torch.tensor(moves, device=pieces[0].device).float())
+    pieces.append(-_DISPLACEMENT * torch.tensor(moves, device=pieces[0].device).float())
     pieces.append(pieces[0].new_ones(1))
     seen = torch.cat(pieces).cpu()
     features = torch.zeros(config.components, len(seen))
@@ -281,7 +279,7 @@ def take(model: Dpm, class_: int, svm: Svm) -> None:
         its_parts = slice(group * config.parts, (group + 1) * config.parts)
         model.roots[group] = root.view(model.roots.shape[1:])
         model.parts[its_parts] = parts.view(config.parts, *model.parts.shape[1:])
-        costs = moves.view(config.parts, 4)
+        costs = _DISPLACEMENT * moves.view(config.parts, 4)
         costs[:, 2:] = costs[:, 2:].clamp(min=_LEAST_COST)
         model.costs[its_parts] = costs
         model.biases[group] = bias[0] + svm.bias

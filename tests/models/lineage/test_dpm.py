@@ -10,7 +10,7 @@ import torch
 from models.checkpoint import load_checkpoint
 from models.coco import load_coco
 from models.lineage.dpm import Dpm, DpmConfig
-from models.lineage.dpm_fitting import View, first_objects, place_parts, placed_objects, placement, take
+from models.lineage.dpm_fitting import View, place_parts, placed_objects, placement, take
 from models.lineage.svm import Svm
 from models.train import train
 from tests.models.conftest import SHAPES, draw_shapes
@@ -57,7 +57,7 @@ def test_a_placement_scores_what_its_window_does(model: Dpm, shapes: Path) -> No
                     [
                         model.roots[group].flatten(),
                         model.parts[2 * group : 2 * group + 2].flatten(),
-                        model.costs[2 * group : 2 * group + 2].flatten(),
+                        model.costs[2 * group : 2 * group + 2].flatten() / 0.1,
                         model.biases[group, None],
                     ]
                 )
@@ -91,16 +91,15 @@ def test_an_object_gets_the_best_of_the_windows_on_it(model: Dpm, shapes: Path) 
     example = next(e for e in load_coco(shapes, shapes.parent, SHAPES) if e.classes[0] == 1)
     view = View.of(model, model.scene(example))
     model.aspect.fill_(1.0)
-    assert placed_objects(model, view, 0) == []
-    (seen,) = placed_objects(model, view, 1)
+    everything = torch.tensor([0.9])  # a disc is as wide as high: the second component's
+    assert placed_objects(model, view, 0, everything) == []
+    (seen,) = placed_objects(model, view, 1, everything)
     near = pairwise_iou(model.boxes(), view.scene.boxes)[:, 0] >= 0.5
     assert int(near.sum()) > 2
-    row = int(torch.where(near, view.of_class(1, 2), -torch.inf).argmax())
-    assert torch.equal(seen, placement(model, view, 1, row))
-    for limit, component in ((0.9, 1), (1.1, 0)):  # a disc is as wide as high
-        (seen,) = first_objects(model, view, 1, torch.tensor([limit]))
-        sees = seen.view(2, -1).abs().sum(1) > 0
-        assert sees.tolist() == [component == 0, component == 1]
+    row = int(torch.where(near, view.of_component(3), -torch.inf).argmax())
+    assert torch.equal(seen, placement(model, view, 1, row, 1))
+    (seen,) = placed_objects(model, view, 1, torch.tensor([1.1]))
+    assert (seen.view(2, -1).abs().sum(1) > 0).tolist() == [True, False]
 
 
 def test_it_learns_a_handful_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
