@@ -1,7 +1,7 @@
 # make setup   the virtual environment and everything in it (add EXTRAS= for the live app alone)
 # make demo    set up, then watch a real clip in a browser: open the address it prints
 # make test    set up, then lint, types and every test but the slow ones, which are
-# make test-slow   long trainings, and exports of large networks
+# make test-slow   exports of large networks, bad networks, other browsers, the benchmarks themselves
 # make bench   set up, then every benchmark but the long ones, which are
 # make bench-long   what shows only after a quarter of an hour,
 # make soak         two hours of a real app with cameras and viewers that come and go (SOAK_SECONDS=600 for less),
@@ -70,7 +70,8 @@ alone: setup
 	$(BIN)/pytest -m 'not slow' $(addprefix --ignore ,$(TOGETHER))
 
 test-slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --timeout 600 -n logical --maxprocesses 8 --dist worksteal tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --timeout 600 -n logical --maxprocesses 8 --dist worksteal $(TOGETHER)
+	$(BIN)/pytest -m slow $(addprefix --ignore ,$(TOGETHER))
 
 bench: setup
 	@for which in pipeline latency viewers boxes; do $(BIN)/lookout bench $$which || exit 1; done

@@ -17,7 +17,7 @@ from tests.rtsp_server import missing
 
 SOON = 41  # with which the camera is restarted after a second
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib, of the extra plots")

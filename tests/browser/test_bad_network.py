@@ -14,6 +14,8 @@ from tests.browser.bad_network import BadNetwork, bad_network
 from tests.browser.live import running
 from tests.browser.turn import RELAY_ONLY, config, turn_server
 
+pytestmark = pytest.mark.slow
+
 FREEZES = """
 async () => [...(await peer.getStats()).values()].find(({ type }) => type === "inbound-rtp").freezeCount
 """

@@ -95,6 +95,7 @@ def test_leaving_for_another_page_ends_its_session(watch: Watch, page: Page) -> 
         assert app.camera("synthetic")["viewers"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_tab_is_noticed(watch: Watch, browser: Browser) -> None:
     with watch("synthetic:320x180@15") as app:
         killed, stays = watching_page(browser), watching_page(browser)

@@ -13,6 +13,8 @@ from playwright.sync_api import Page
 from stream.bench.chromium import wait_for
 from tests.browser.walking import LEG, MEASURE, RATE, boxed_pictures, check_on_own_frame
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("overlay", "boxes"), [("exact", "drawn"), ("smooth", "data")])
 def test_a_box_is_drawn_on_its_own_frame(

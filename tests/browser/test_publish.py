@@ -13,6 +13,8 @@ from stream.bench.chromium import chromium, wait_for, watching_page
 from stream.errors import DeviceUnavailable
 from tests.browser.live import wait_until
 
+pytestmark = pytest.mark.slow
+
 Watch = Callable[..., Any]
 
 

@@ -13,6 +13,8 @@ from playwright.sync_api import Page
 from stream.bench.chromium import wait_for
 from tests.browser.turn import RELAY_ONLY, SECRET, config, turn_server
 
+pytestmark = pytest.mark.slow
+
 PAIR = """
 async () => {
   const report = await peer.getStats();

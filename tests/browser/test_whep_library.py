@@ -26,6 +26,8 @@ TOKEN = "a-token-for-the-library"
 
 PAGE = """<!doctype html><title>a wall</title><link rel="icon" href="data:,"><script type="module">
 import { WHEPClient } from "./whep.js";
+
+pytestmark = pytest.mark.slow
 const video = document.createElement("video");
 video.muted = video.autoplay = true;
 const frame = document.createElement("p");

@@ -9,6 +9,8 @@ import pytest
 from stream.bench import pipeline, run
 from stream.cores import usable_cores
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_whole_path_is_held_against_its_bare_parts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "ROUNDS", 1)

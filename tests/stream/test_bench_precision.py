@@ -13,6 +13,8 @@ from export.speed import on_one_core, run_seconds, speed_ratio
 from stream.bench import run
 from stream.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def test_lower_precisions_are_measured(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "SPEED_S", 0.0)

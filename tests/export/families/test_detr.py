@@ -40,6 +40,7 @@ def test_detr_with_a_mask_and_open_channels(tmp_path: Path) -> None:
     assert "softmax" in said
 
 
+@pytest.mark.slow
 def test_deformable_detr(tmp_path: Path) -> None:
     spec, said = proven(small_detrs.deformable(tmp_path / "deformable.onnx"))
     assert (spec.family, spec.names, spec.resize) == ("deformable-detr", COCO_CATEGORIES, "letterbox")

@@ -33,6 +33,7 @@ def batch() -> tuple[torch.Tensor, list[Target]]:
     return images, [Target(boxes, first, none, none, none) for boxes in BOXES]
 
 
+@pytest.mark.slow
 def test_one_batch_is_learned() -> None:
     images, targets = batch()
     model = FasterRcnn(CONFIG)
