@@ -14,9 +14,12 @@ from stream.bench.chromium import WATCH_SCRIPT
 from tests.browser import firefox as browser
 from tests.browser.walking import LEG, MEASURE, SETTLED, boxed_pictures
 
-pytestmark = pytest.mark.skipif(
-    browser.find_firefox() is None, reason=f"needs Firefox ({' or '.join(browser.NAMES)})"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        browser.find_firefox() is None, reason=f"needs Firefox ({' or '.join(browser.NAMES)})"
+    ),
+]
 
 Watch = Callable[..., Any]
 
