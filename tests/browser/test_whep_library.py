@@ -20,14 +20,14 @@ from playwright.sync_api import Page
 from stream.bench.chromium import wait_for
 from tests import npm
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = ("whip-whep", "1.2.0")
 SHA512 = "CP+Tht3O/N6QLebW5LxsNKgzFN5KX6WinLr1SLs74feagYu+Gqy+0dw48p5RQuE+FlrM4xyOlOdW2UOQwljImA=="
 TOKEN = "a-token-for-the-library"
 
 PAGE = """<!doctype html><title>a wall</title><link rel="icon" href="data:,"><script type="module">
 import { WHEPClient } from "./whep.js";
-
-pytestmark = pytest.mark.slow
 const video = document.createElement("video");
 video.muted = video.autoplay = true;
 const frame = document.createElement("p");
