@@ -237,16 +237,19 @@ class Connection:
         self._become("stalled" if stalled else "reconnecting", self._reason(fault), monotonic() + pause_s)
         _forget_frames(fault)
         if pause_s > PERIOD_S and isinstance(fault, _MAY_RETURN) and (answers := asks(self.config.source)):
-            self._watch_out(answers, pause_s)
+            # What showed pictures and then stopped was away, even if it answers by the time that it is asked.
+            self._watch_out(Probe(answers, gone=stalled and reader.played_s > 0), pause_s)
         else:
             self._stop.wait(pause_s)
 
-    def _watch_out(self, answers: Callable[[], bool], pause_s: float) -> None:
+    def _watch_out(self, probe: Probe, pause_s: float) -> None:
         """Wait for ``pause_s``, or until what was away is back."""
-        if self._probe is not None and self._probe.is_alive():  # it hangs, and one of its kind is enough
-            self._stop.wait(pause_s)
-            return
-        self._probe = probe = Probe(answers)
+        if self._probe is not None:
+            self._probe.join(_LEAVE_S)  # it was told to end
+            if self._probe.is_alive():  # it hangs, and one of its kind is enough
+                self._stop.wait(pause_s)
+                return
+        self._probe = probe
         probe.start()
         if not self._stop.is_set() and probe.back.wait(pause_s):
             self._backoff.reset()

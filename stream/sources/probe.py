@@ -44,22 +44,26 @@ class Probe(threading.Thread):
 
     Args:
         answers: as of ``asks``.
+        gone: it is known to have been away, so that the first answer is news already. It may come as late as
+            the source comes back.
     """
 
-    def __init__(self, answers: Callable[[], bool]) -> None:
+    def __init__(self, answers: Callable[[], bool], gone: bool = False) -> None:
         super().__init__(name="probe", daemon=True)
         self.back = threading.Event()
         self._answers = answers
+        self._was_there = not gone
         self._over = threading.Event()
 
     def run(self) -> None:
-        was_there = self._answers()
-        while not self._over.wait(PERIOD_S * random.uniform(0.8, 1.2)):
+        while True:
             there = self._answers()
-            if there and not was_there:
+            if there and not self._was_there:
                 self.back.set()
                 return
-            was_there = there
+            self._was_there = there
+            if self._over.wait(PERIOD_S * random.uniform(0.8, 1.2)):
+                return
 
     def stop(self) -> None:
         """Ask no more; returns at once. Whoever waits for ``back`` goes on."""

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -194,8 +194,37 @@ def test_a_server_that_is_back_is_noticed_long_before_the_next_try(
 
 
 @needs_gstreamer
+def test_a_server_is_watched_for_though_who_watched_before_is_still_ending(
+    ready_bikes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(url: str) -> Callable[[], bool]:
+        ask = asks(url)
+        assert ask is not None
+
+        def answers() -> bool:
+            there = ask()
+            time.sleep(0.8)
+            return there
+
+        return answers
+
+    monkeypatch.setattr(connection, "asks", slow)
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr(backoff, "FIRST_S", 2.2)  # ends while the second question is being asked
+    with RtspServer(ready_bikes, as_is=True) as server:
+        server.stop()
+        with connected(server.url, max_backoff_s=600) as (door, _):
+            refused = until(door, lambda now: (now.retry_in_s or 0) > 3, "the second refusal")
+            assert refused.retry_at is not None
+            time.sleep(0.7)
+            server.restart()
+            assert until(door, is_live, "that it is back").since < refused.retry_at
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("longer_s", [0.3, 1.5], ids=["while it is first asked", "later"])
 def test_a_frozen_server_is_a_stall_and_noticed_once_it_is_thawed(
-    ready_bikes: Path, long_pause: None
+    ready_bikes: Path, long_pause: None, longer_s: float
 ) -> None:
     with RtspServer(ready_bikes, as_is=True) as server:
         with connected(server.url, stall_s=1, max_backoff_s=600) as (door, kept):
@@ -203,7 +232,7 @@ def test_a_frozen_server_is_a_stall_and_noticed_once_it_is_thawed(
             server.freeze()
             stalled = until(door, lambda now: now.state == "stalled", "the stall")
             assert stalled.since - kept.frames[-1].captured_at <= 1 + 0.5
-            time.sleep(1.5)  # its system still takes connections
+            time.sleep(longer_s)  # its system still takes connections
             assert door.condition.state == "stalled"
             server.thaw()
             until(door, is_live, "that it goes on")
@@ -262,6 +291,9 @@ def test_who_answers_all_along_is_not_back_and_who_was_away_is() -> None:
         assert not steady.back.wait(2.5)
         steady.stop()
         assert len(asked) >= 2
+        was_gone = Probe(ask, gone=True)
+        was_gone.start()
+        assert was_gone.back.wait(2)
         assert all(request.startswith(b"OPTIONS rtsp://127.0.0.1:") for request in asked)
         assert not any(b"pass" in request for request in asked)
     gone = Probe(ask)
