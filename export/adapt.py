@@ -47,6 +47,7 @@ class Wishes:
             has its own.
         anchors: file of a model's anchors, .npy or lines of four numbers, for a file that lacks them.
         weights: a Darknet network's, whose ``.cfg`` file holds none.
+        ranks: of a Fast R-CNN checkpoint's fully connected layers, how many singular values are kept.
     """
 
     names: tuple[str, ...] | None = None
@@ -59,6 +60,7 @@ class Wishes:
     nms_threshold: float | None = None
     anchors: Path | None = None
     weights: Path | None = None
+    ranks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

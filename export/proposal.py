@@ -100,13 +100,17 @@ def _body(what: Path, model: onnx.ModelProto | None, wishes: Wishes) -> Body:
             raise ArtifactError(
                 f"{what}: is a Darknet network; give its weights, too: --weights FILE.weights"
             )
+        if wishes.ranks is not None:
+            raise ArtifactError(f"{what}: is no checkpoint; --ranks goes with one of a Fast R-CNN alone")
         return darknet_body(what, wishes.weights, wishes.names, wishes.nms_threshold)
     if wishes.weights is not None:
         raise ArtifactError(f"{what}: holds its own weights; --weights goes with a Darknet .cfg file alone")
     if model is None:  # torch saves checkpoints as zip archives
         from export.torch_export import checkpoint_body
 
-        return checkpoint_body(what, wishes.names, wishes.nms_threshold)
+        return checkpoint_body(what, wishes.names, wishes.nms_threshold, wishes.ranks)
+    if wishes.ranks is not None:
+        raise ArtifactError(f"{what}: is no checkpoint; --ranks goes with one of a Fast R-CNN alone")
     return adapt(what, model, wishes)
 
 

@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.adapt import Body
+from export.adapt import AdaptError, Body
 from export.artifact import ProposalRule
 from export.contract import complete
 from export.graph import OPSET, modernised
@@ -26,6 +26,7 @@ from models.boxes import nms
 from models.checkpoint import load_checkpoint
 from models.detector import Detector
 from models.lineage.darknet import read_darknet
+from models.lineage.fast_rcnn import FastRcnn
 
 
 class _FromPictures(nn.Module):
@@ -40,21 +41,38 @@ class _FromPictures(nn.Module):
         return boxes, class_scores
 
 
-def checkpoint_body(path: Path, names: tuple[str, ...] | None, nms_threshold: float | None) -> Body:
+def checkpoint_body(
+    path: Path,
+    names: tuple[str, ...] | None,
+    nms_threshold: float | None,
+    ranks: tuple[int, ...] | None = None,
+) -> Body:
     """The body of a checkpoint.
 
     Args:
         path: a checkpoint of ``lookout train``.
         names: in place of the checkpoint's own.
         nms_threshold: in place of its family's own.
+        ranks: of a Fast R-CNN's fully connected layers, see :meth:`models.lineage.fast_rcnn.FastRcnn.truncated`.
 
     Raises:
         CheckpointError: not a checkpoint.
-        AdaptError: the names do not fit its classes.
+        AdaptError: the names do not fit its classes, or the ranks do not fit its layers.
     """
     model, meta = load_checkpoint(path)
+    if ranks is not None:
+        model = _truncated(path, model, ranks)
     said = f"lookout checkpoint, {meta.family} after {meta.epoch} epochs"
     return _body(model, class_names(path, names or meta.names, len(meta.names)), nms_threshold, said)
+
+
+def _truncated(path: Path, model: Detector, ranks: tuple[int, ...]) -> Detector:
+    if not isinstance(model, FastRcnn):
+        raise AdaptError(f"{path}: is a {model.family}; --ranks goes with a Fast R-CNN alone")
+    try:
+        return model.truncated(ranks)
+    except ValueError as error:
+        raise AdaptError(f"{path}: --ranks: {error}") from error
 
 
 def darknet_body(

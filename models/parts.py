@@ -67,20 +67,21 @@ class YoloV1Part(NetworkPart):
     """See :class:`models.lineage.yolo_v1.YoloV1Config`."""
 
     family: Literal["yolo-v1"]
-    backbone: str = "efficientnet_lite0"
+    backbone: BackboneName = "efficientnet_lite0"
     rows: Annotated[int, Field(ge=1, le=64)] = 7
     columns: Annotated[int, Field(ge=1, le=64)] = 9
     boxes: Annotated[int, Field(ge=1, le=16)] = 2
     width: Annotated[int, Field(ge=8, le=1024)] = 128
     head: Literal["connected", "convolutional"] = "connected"
-    hidden: Annotated[int, Field(ge=8, le=4096)] = 512
+    hidden: Hidden = 512
+    frozen_norm: bool = True
 
 
 class FasterRcnnPart(NetworkPart):
     """See :class:`models.lineage.faster_rcnn.FasterRcnnConfig`."""
 
     family: Literal["faster-rcnn"]
-    backbone: str = "efficientnet_lite0"
+    backbone: BackboneName = "efficientnet_lite0"
     pooling: Literal["align", "max"] = "align"
     anchor_sizes: AnchorSizes = (128, 256, 512)
     anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
@@ -171,18 +172,19 @@ class LocalizationPart(NetworkPart):
     """See :class:`models.lineage.localization.LocalizationConfig`."""
 
     family: Literal["localization"]
-    backbone: str = "efficientnet_lite0"
+    backbone: BackboneName = "efficientnet_lite0"
     head: Literal["conv", "fc"] = "conv"
     class_specific: bool = False
     boxes: Annotated[int, Field(ge=1, le=100)] = 6
     hidden: Hidden = 512
+    frozen_norm: bool = True
 
 
 class PosePart(NetworkPart):
     """See :class:`models.lineage.pose.PoseConfig`."""
 
     family: Literal["pose"]
-    backbone: str = "efficientnet_lite0"
+    backbone: BackboneName = "efficientnet_lite0"
     stages: Annotated[int, Field(ge=1, le=10)] = 3
     crop: Side = 96
     crop_part: Annotated[float, Field(gt=0, le=4)] = 1.0
@@ -194,7 +196,7 @@ class OverfeatPart(NetworkPart):
     """See :class:`models.lineage.overfeat.OverfeatConfig`."""
 
     family: Literal["overfeat"]
-    backbone: str = "efficientnet_lite0"
+    backbone: BackboneName | Literal["overfeat_fast"] = "efficientnet_lite0"
     backbone_width: Annotated[float, Field(gt=0, le=1)] = 1.0
     scales: Annotated[
         tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1, max_length=20, strict=False)

@@ -39,6 +39,16 @@ def triple(option: str, given: str | None, least: float) -> tuple[float, float, 
     return red, green, blue
 
 
+def ranks(given: str | None) -> tuple[int, ...] | None:
+    """Whole numbers from 1 on, separated by commas."""
+    if given is None:
+        return None
+    values = given.split(",")
+    if not all(value.isdecimal() and int(value) for value in values):
+        raise UsageError(f"--ranks {given!r}: expected whole numbers with commas, such as 1024,256")
+    return tuple(map(int, values))
+
+
 def input_size(given: str | None) -> tuple[int, int] | None:
     """WIDTHxHEIGHT as height, width."""
     if given is None:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from export.catalogue import DEFAULT, resolve_model
-from stream.arguments import input_size, names, triple
+from stream.arguments import input_size, names, ranks, triple
 from stream.errors import LookoutError, UsageError, redact
 from stream.logs import configure_logging
 from stream.video_commands import add_detect, add_model_options, add_watch, settings_of
@@ -102,6 +102,8 @@ def _add_export(commands: Any) -> None:
     text = "folder of pictures for the parity check, and to calibrate int8 on"
     command.add_argument("--pictures", type=Path, help=text)
     _add_annotated(command, "bounds the AP that fp16 or int8 may cost")
+    text = "keep so many singular values of a Fast R-CNN's fully connected layers, such as 1024,256"
+    command.add_argument("--ranks", metavar="T,T", help=text)
     stranger = command.add_argument_group(
         "what a stranger's file does not say (its family's custom is taken)"
     )
@@ -241,6 +243,7 @@ def _export(options: argparse.Namespace) -> None:
         input_size=input_size(options.input_size),
         anchors=options.anchors,
         weights=options.weights,
+        ranks=ranks(options.ranks),
     )
     annotated = _annotated(options)
     export_model(

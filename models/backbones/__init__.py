@@ -30,12 +30,13 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-def build_backbone(name: str, pretrained: bool = False) -> Backbone:
+def build_backbone(name: str, pretrained: bool = False, frozen_norm: bool = False) -> Backbone:
     """A backbone for a detector: without the layer that tells ImageNet's classes.
 
     Args:
         name: one of ``BACKBONES``.
         pretrained: with ImageNet weights, as :meth:`Backbone.load_imagenet` finds them.
+        frozen_norm: see :class:`Backbone`.
 
     Raises:
         ValueError: there is none of this name.
@@ -44,6 +45,7 @@ def build_backbone(name: str, pretrained: bool = False) -> Backbone:
     if name not in BACKBONES:
         raise ValueError(f"there is no backbone {name!r}; expected one of {', '.join(BACKBONES)}")
     backbone = BACKBONES[name]()
+    backbone.frozen_norm = frozen_norm
     if isinstance(backbone, Classifier):
         backbone.drop_head()
     if pretrained:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import nn
 
-from models.backbones.backbone import Classifier, initialise
+from models.backbones.backbone import initialise
+from models.backbones.fc_classifier import FcClassifier, dropout_first
 
-_TRUNK = 12  # layers before the last pooling
 _CONVOLUTIONS = (0, 3, 6, 8, 10)
 
 
@@ -20,14 +20,12 @@ def _conv_relu(inputs: int, outputs: int, kernel: int, stride: int, padding: int
     return nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU(inplace=True)
 
 
-class AlexNet(Classifier):
+class AlexNet(FcClassifier):
     """Five convolutions, three fully connected layers; at least 63x63 pixels."""
 
-    head = "classifier.6"
     published = "alexnet-owt-7be5be79.pth"
     pool_size = 6
     trunk_channels = 256
-    top_channels = 4096
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,31 +40,8 @@ class AlexNet(Classifier):
             nn.MaxPool2d(3, 2),  # 6
         )
         self.avgpool = nn.AdaptiveAvgPool2d(self.pool_size)
-        self.classifier = nn.Sequential(
-            nn.Dropout(),
-            nn.Linear(256 * 6 * 6, 4096),  # fc6
-            nn.ReLU(inplace=True),
-            nn.Dropout(),
-            nn.Linear(4096, 4096),  # fc7
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, 1000),
-        )
+        self.classifier = dropout_first(256 * 6 * 6)
         initialise(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.avgpool(self.features(images))  # (B, 256, 6, 6)
-        logits: Tensor = self.classifier(x.flatten(1))
-        return logits
-
-    def trunk(self, images: Tensor) -> Tensor:
-        """conv5, (B, 256, h, w)."""
-        x: Tensor = self.features[:_TRUNK](images)
-        return x
-
-    def top(self, regions: Tensor) -> Tensor:
-        """fc6 and fc7 of (R, 256, 6, 6): (R, 4096)."""
-        x: Tensor = self.classifier[:6](regions.flatten(1))
-        return x
 
     def early(self, blocks: int) -> Iterable[nn.Module]:
         """The first ``blocks`` convolutions."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Backbone(nn.Module):
         trunk_channels: of the trunk's map.
         pool_size: height and width of what ``top`` takes.
         top_channels: how many numbers ``top`` gives a region.
+        frozen_norm: whether batch norm keeps its statistics in training too: those of a few pictures, or of
+            regions that overlap, are poor ones (He et al., arXiv 1512.03385, appendix A).
     """
 
     mean: ClassVar[Triple]
@@ -36,6 +38,15 @@ class Backbone(nn.Module):
     pool_size: ClassVar[int]
     trunk_channels: int
     top_channels: int
+    frozen_norm: bool = False
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen_norm:
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
+        return self
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W) as the other methods expect it."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import nn
 
-from models.backbones.backbone import Classifier, initialise
+from models.backbones.backbone import initialise
+from models.backbones.fc_classifier import FcClassifier
 
 # (convolutions, channels), one row a stage; a pooling that halves the map follows each
 _STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-_TRUNK = 30  # layers before the last pooling
 
 
 def _features() -> nn.Sequential:
@@ -27,14 +27,12 @@ def _features() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class VGG16(Classifier):
+class VGG16(FcClassifier):
     """Thirteen 3x3 convolutions, three fully connected layers; at least 32x32 pixels."""
 
-    head = "classifier.6"
     published = "vgg16-397923af.pth"
     pool_size = 7
     trunk_channels = 512
-    top_channels = 4096
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,21 +48,6 @@ class VGG16(Classifier):
             nn.Linear(4096, 1000),
         )
         initialise(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.avgpool(self.features(images))  # (B, 512, 7, 7)
-        logits: Tensor = self.classifier(x.flatten(1))
-        return logits
-
-    def trunk(self, images: Tensor) -> Tensor:
-        """conv5_3, (B, 512, H // 16, W // 16)."""
-        x: Tensor = self.features[:_TRUNK](images)
-        return x
-
-    def top(self, regions: Tensor) -> Tensor:
-        """fc6 and fc7 of (R, 512, 7, 7): (R, 4096)."""
-        x: Tensor = self.classifier[:6](regions.flatten(1))
-        return x
 
     def early(self, blocks: int) -> Iterable[nn.Module]:
         """The first ``blocks`` stages; Fast R-CNN (arXiv 1504.08083, 4.5) freezes 2."""

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import nn
 
-from models.backbones.backbone import Classifier, initialise
+from models.backbones.backbone import initialise
+from models.backbones.fc_classifier import FcClassifier, dropout_first
 
-_TRUNK = 14  # layers before the last pooling
 _CONVOLUTIONS = (0, 4, 8, 10, 12)
 
 
-class ZFNet(Classifier):
+class ZFNet(FcClassifier):
     """Five convolutions, three fully connected layers."""
 
-    head = "classifier.6"
     published = ""
     pool_size = 6
     trunk_channels = 256
-    top_channels = 4096
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,31 +45,8 @@ class ZFNet(Classifier):
             nn.MaxPool2d(3, 2),  # 6
         )
         self.avgpool = nn.AdaptiveAvgPool2d(self.pool_size)  # the identity for 224x224
-        self.classifier = nn.Sequential(
-            nn.Dropout(),
-            nn.Linear(256 * 6 * 6, 4096),  # fc6
-            nn.ReLU(inplace=True),
-            nn.Dropout(),
-            nn.Linear(4096, 4096),  # fc7
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, 1000),
-        )
+        self.classifier = dropout_first(256 * 6 * 6)
         initialise(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.avgpool(self.features(images))  # (B, 256, 6, 6)
-        logits: Tensor = self.classifier(x.flatten(1))
-        return logits
-
-    def trunk(self, images: Tensor) -> Tensor:
-        """conv5, (B, 256, h, w)."""
-        x: Tensor = self.features[:_TRUNK](images)
-        return x
-
-    def top(self, regions: Tensor) -> Tensor:
-        """fc6 and fc7 of (R, 256, 6, 6): (R, 4096)."""
-        x: Tensor = self.classifier[:6](regions.flatten(1))
-        return x
 
     def early(self, blocks: int) -> Iterable[nn.Module]:
         """The first ``blocks`` convolutions."""

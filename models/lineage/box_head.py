@@ -76,7 +76,8 @@ def choose(
         targets: of each picture.
         count: regions a picture.
         object_share: objects among them, at most.
-        low: see :func:`models.lineage.regions.match_regions`.
+        low: see :func:`models.lineage.regions.match_regions`; where nothing is near an object, any background
+            is as good.
 
     Returns:
         boxes float32 (K, 4), int64 (K,) the picture of each, and for each picture what they should be.
@@ -85,7 +86,10 @@ def choose(
     for picture, (some, target) in enumerate(zip(proposals, targets, strict=True)):
         real = some[(some[:, 2:] > some[:, :2]).all(1)]
         regions = torch.cat([real, target.boxes])
-        chosen = sample(match_regions(regions, target, low=low), count, object_share)
+        matches = match_regions(regions, target, low=low)
+        if not (matches != -2).any():
+            matches = match_regions(regions, target)
+        chosen = sample(matches, count, object_share)
         boxes.append(regions[chosen.rows])
         pictures.append(torch.full_like(chosen.rows, picture))
         those.append(wanted(boxes[-1], chosen, target))

@@ -18,14 +18,10 @@ from torch import Tensor, nn
 
 from models.backbones import build_backbone
 from models.detector import Detector
-from models.lineage.box_head import BoxPredictor, head_losses, refined, wanted
-from models.lineage.regions import Sample, match_regions, sample
+from models.lineage.box_head import BoxPredictor, choose, head_losses, refined
 from models.lineage.roi import regions_of, roi_align, roi_pool
 from models.lineage.truncation import truncate, truncated_shape
 from models.target import Target
-
-OBJECT_SHARE = 0.25
-"""Of the sampled regions (section 2.3)."""
 
 _AT_ONCE = 1024
 """So many regions go through the backbone's top together, or their features would fill the memory."""
@@ -65,18 +61,11 @@ class FastRcnn(Detector):
         if config.pooling not in ("max", "align"):
             raise ValueError(f"pooling is {config.pooling!r}, expected max or align")
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, frozen_norm=True)
         if config.ranks:
             for (name, layer), rank in zip(self._dense(), config.ranks, strict=True):
                 self.backbone.set_submodule(name, truncated_shape(layer, rank))
         self.predictor = BoxPredictor(self.backbone.top_channels, len(config.names))
-
-    def train(self, mode: bool = True) -> FastRcnn:
-        super().train(mode)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
     def normalise(self, images: Tensor) -> Tensor:
         return self.backbone.normalise(images)
@@ -92,25 +81,12 @@ class FastRcnn(Detector):
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Log loss of the classes, smooth L1 of the boxes, over sampled regions, the objects' own among them."""
-        boxes, those = [], []
-        for target in targets:
-            candidates = torch.cat([target.boxes, target.proposals])
-            chosen = self._sample(candidates, target)
-            boxes.append(candidates[chosen.rows])
-            those.append(wanted(boxes[-1], chosen, target))
-        pictures = torch.repeat_interleave(
-            torch.arange(len(boxes), device=images.device),
-            torch.tensor([len(each) for each in boxes], device=images.device),
-        )
-        logits, deltas = self._judge(self.backbone.trunk(images), torch.cat(boxes), pictures)
+        config = self.config
+        proposals = [target.proposals for target in targets]
+        boxes, pictures, those = choose(proposals, targets, config.rois, low=config.background_iou)
+        logits, deltas = self._judge(self.backbone.trunk(images), boxes, pictures)
         with torch.autocast(images.device.type, enabled=False):
             return head_losses(logits, deltas, those)
-
-    def _sample(self, candidates: Tensor, target: Target) -> Sample:
-        matches = match_regions(candidates, target, low=self.config.background_iou)
-        if not (matches != -2).any():  # no object is near: any background is as good
-            matches = match_regions(candidates, target)
-        return sample(matches, self.config.rois, OBJECT_SHARE)
 
     def _judge(self, features: Tensor, boxes: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """The trunk's map to class logits (R, 1 + C) and deltas (R, 1 + C, 4) of boxes (R, 4)."""

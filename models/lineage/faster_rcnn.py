@@ -61,18 +61,10 @@ class FasterRcnn(Detector):
     def __init__(self, config: FasterRcnnConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, frozen_norm=config.frozen_norm)
         self.rpn = Rpn(self.backbone.trunk_channels, config.rpn_width, _plan(config, self.backbone.stride))
         self.predictor = BoxPredictor(self.backbone.top_channels, len(config.names))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def train(self, mode: bool = True) -> FasterRcnn:
-        super().train(mode)
-        if self.config.frozen_norm:
-            for layer in self.backbone.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.eval()
-        return self
 
     def normalise(self, images: Tensor) -> Tensor:
         return self.backbone.normalise(images)

@@ -57,6 +57,8 @@ class LocalizationConfig:
     """K: exactly so many objects are localised."""
     hidden: int = 512
     """Width of the fully connected layers; the paper's are 4096."""
+    frozen_norm: bool = True
+    """False: batch norm learns its statistics, as a backbone without ImageNet weights needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Localization(Detector):
         if config.head not in ("conv", "fc"):
             raise ValueError(f"head is {config.head!r}, expected 'conv' or 'fc'")
         self.config = config
-        self.backbone: Backbone = build_backbone(config.backbone)
+        self.backbone: Backbone = build_backbone(config.backbone, frozen_norm=config.frozen_norm)
         classes, hidden = len(config.names), config.hidden
         self._choices = classes if config.class_specific else 1
         channels, rows, columns = map_shape(self.backbone, config.input_height, config.input_width)

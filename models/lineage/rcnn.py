@@ -75,7 +75,7 @@ class Rcnn(Fitted):
         if not 2 * config.context < config.crop:
             raise ValueError(f"context is {config.context}, expected less than half of crop, {config.crop}")
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, frozen_norm=True)
         channels, classes = self.backbone.top_channels, len(config.names)
         self.register_buffer("scale", torch.tensor(1.0))  # brings features to a mean norm of 20
         self.register_buffer("filters", torch.zeros(classes, channels))
@@ -84,14 +84,6 @@ class Rcnn(Fitted):
         self.register_buffer("ways", torch.zeros(classes, 4, channels))
         self.register_buffer("offsets", torch.zeros(classes, 4))
 
-    def train(self, mode: bool = True) -> Rcnn:
-        """Batch normalisation keeps its ImageNet statistics: crops that overlap are poor ones."""
-        super().train(mode)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
     def normalise(self, images: Tensor) -> Tensor:
         return self.backbone.normalise(images)
 
@@ -99,19 +91,25 @@ class Rcnn(Fitted):
         """Candidates: with one class each proposal as it became, with several the best pairs of both."""
         if proposals is None:
             raise ValueError("an R-CNN judges proposals, and was given none")
-        features = torch.cat([self.features(images, part) for part in torch.split(proposals, _AT_ONCE, 1)], 1)
-        real = (proposals[..., 2:] > proposals[..., :2]).all(2, keepdim=True)
-        likely = (self.margins(features) * self.curves[:, 0] + self.curves[:, 1]).sigmoid()
-        boxes = self.bettered(features, proposals)
-        height, width = images.shape[2:]
-        return candidates(clip(boxes, height, width), torch.where(real, likely, 0.0))
+        features = self.features(images, proposals)
+        boxes = clip(self.bettered(features, proposals), *images.shape[2:])
+        return candidates(boxes, self.likely(features, proposals))
 
     def features(self, images: Tensor, boxes: Tensor) -> Tensor:
         """What the backbone makes of boxes (B, R, 4) in normalised images: float32 (B, R, channels)."""
-        return (self.described(images, boxes) * self.scale).view(*boxes.shape[:2], -1)
+        described = [
+            self.described(images, part).view(*part.shape[:2], -1) for part in torch.split(boxes, _AT_ONCE, 1)
+        ]
+        return torch.cat(described, 1) * self.scale
+
+    def likely(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """How likely boxes (B, R, 4) with these features are of each class: float32 (B, R, C)."""
+        real = (boxes[..., 2:] > boxes[..., :2]).all(2, keepdim=True)
+        likely = (self.margins(features) * self.curves[:, 0] + self.curves[:, 1]).sigmoid()
+        return torch.where(real, likely, 0.0)
 
     def described(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """As :meth:`features`, not scaled and in one list (B * R, channels)."""
+        """As :meth:`features`, not scaled, all at once and in one list (B * R, channels)."""
         flat, pictures = regions_of(boxes)
         maps = self.backbone.trunk(self.warped(images, flat, pictures))
         size, (height, width) = self.backbone.pool_size, maps.shape[2:]

@@ -95,10 +95,11 @@ def sample(matches: Tensor, count: int, object_share: float) -> Sample:
     Args:
         matches: int64 (N,), as the functions above give them.
     """
-    objects = _some((matches >= 0).nonzero()[:, 0], int(count * object_share))
-    background = _some((matches == -1).nonzero()[:, 0], count - len(objects))
+    objects = some_of((matches >= 0).nonzero()[:, 0], int(count * object_share))
+    background = some_of((matches == -1).nonzero()[:, 0], count - len(objects))
     return Sample(objects, matches[objects], background)
 
 
-def _some(rows: Tensor, most: int) -> Tensor:
+def some_of(rows: Tensor, most: int) -> Tensor:
+    """At most so many of ``rows``, at random."""
     return rows[torch.randperm(len(rows), device=rows.device)[:most]]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.boxes import area, pairwise_iou
+from models.lineage.regions import some_of
 from models.target import Target
 
 FILLED = 0.8
@@ -85,7 +86,7 @@ def sample(windows: Tensor, objectness: Tensor, target: Target) -> Sampled:
         positive[rows[reachable]] = True
         objects[rows[reachable]] = reachable
     negative = (best < NEGATIVE_IOU) & ~positive & ~_ignored(windows, target.ignored)
-    positives = _some(positive.nonzero()[:, 0], POSITIVES)
+    positives = some_of(positive.nonzero()[:, 0], POSITIVES)
     wanted = max(FEWEST_NEGATIVES, NEGATIVES_EACH * len(positives))
     return Sampled(positives, objects[positives], _negatives(negative, objectness, wanted))
 
@@ -96,12 +97,7 @@ def _negatives(negative: Tensor, objectness: Tensor, wanted: int) -> Tensor:
     offending = among[objectness[among].topk(min(len(among), wanted // 2)).indices]
     rest = negative.clone()
     rest[offending] = False
-    return torch.cat([offending, _some(rest.nonzero()[:, 0], wanted - len(offending))])
-
-
-def _some(indices: Tensor, most: int) -> Tensor:
-    """At most so many of ``indices``, at random."""
-    return indices[torch.randperm(len(indices), device=indices.device)[:most]]
+    return torch.cat([offending, some_of(rest.nonzero()[:, 0], wanted - len(offending))])
 
 
 def _ignored(windows: Tensor, ignored: Tensor) -> Tensor:

@@ -51,6 +51,8 @@ class YoloV1Config:
     """``convolutional``: a 1x1 convolution in place of the two layers, on a grid of stride 32."""
     hidden: int = 512
     """Width of the first fully connected layer; the paper has 4096."""
+    frozen_norm: bool = True
+    """False: batch norm learns its statistics, as a backbone without ImageNet weights needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class YoloV1(Detector):
     def __init__(self, config: YoloV1Config) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, frozen_norm=config.frozen_norm)
         self.extra = _convolutions(self.backbone.trunk_channels, config.width)
         outputs = config.boxes * 5 + len(config.names)
         channels, rows, columns = self._features()

@@ -1,18 +1,24 @@
 """The lecture's table with this machine's figures: seconds a picture and AP of each system of the lineage.
 
 Trains nothing: takes the checkpoints of the recipes in ``configs/train/lineage/``, exports those whose file is
-missing or older than they are, and runs them on annotated pictures as the live app would, the search for
-proposals included. Beside it stand the lecture's own: CS231n 2016, lecture 8, for VGG-16 on a GPU of its time.
+missing or older than they are, and runs them, and lookout's embedded model, on annotated pictures as the live app
+would, the search for proposals included. Beside it stand the lecture's own: CS231n 2016, lecture 8, for VGG-16
+on PASCAL VOC 2007 and a GPU of its time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from rich.console import Console
+from rich.table import Table
+
+from export.catalogue import DEFAULT, resolve_model
 from export.convert import export_model
 from models.coco import Example, examples_of, read_coco
 from models.evaluate import Prediction, ground_truth, judged
@@ -21,6 +27,7 @@ from stream.device import Device
 from stream.errors import UsageError
 
 SYSTEMS = {
+    "localization": "regression to six boxes",
     "hog": "HOG and a linear SVM",
     "dpm": "deformable parts",
     "overfeat": "OverFeat",
@@ -28,12 +35,15 @@ SYSTEMS = {
     "fast_rcnn": "Fast R-CNN",
     "faster_rcnn": "Faster R-CNN",
     "yolo_v1": "YOLO",
-    "yolox": "lookout's own",
 }
 """By the key of its figures; its recipe has that name with hyphens."""
 
+EMBEDDED = "lookout_nano"
+"""The key of the embedded model, which learned from other pictures besides."""
+
 LECTURE_S = {"rcnn": 50.0, "fast_rcnn": 2.0, "faster_rcnn": 0.2}
 """Test time a picture, proposals included."""
+LECTURE_AP50 = {"rcnn": 0.660, "fast_rcnn": 0.669, "faster_rcnn": 0.669}
 
 SCORE_FLOOR = 0.001
 PROPOSED = 10
@@ -65,7 +75,7 @@ def run(
         images: the folder of its pictures.
         device: where the networks run; proposals are searched for on the CPU.
         plot: draws seconds against AP50 into this file.
-        say: told what is exported and measured.
+        say: told what is exported and measured, and the table.
 
     Returns:
         By system: ``seconds_per_image`` (the median), of which ``proposing_s``, ``AP50``, ``AP`` and ``speed_up``
@@ -81,11 +91,12 @@ def run(
         raise UsageError(
             f"{runs}: has no checkpoint such as {found['rcnn']}; train them first: configs/train/lineage/README.md"
         )
+    models = {key: _exported(path, say) for key, path in found.items() if key not in missing}
     figures = {}
-    for key, checkpoint in found.items():
-        if key not in missing:
-            figures[key] = _measured(_exported(checkpoint, say), annotations, images, device)
-            say(f"{key:<12} {figures[key].seconds:.4f} s  AP50 {figures[key].ap50:.3f}")
+    for key, model in {**models, EMBEDDED: resolve_model(DEFAULT)}.items():
+        say(f"measuring {key}")
+        figures[key] = _measured(model, annotations, images, device)
+    say(_table(figures))
     if plot is not None:
         _draw(figures, plot)
     return {
@@ -102,6 +113,25 @@ def run(
 def _speed_ups(seconds: dict[str, float]) -> dict[str, float]:
     """Over R-CNN; nothing where it was not measured."""
     return {key: round(seconds["rcnn"] / each, 1) for key, each in seconds.items() if "rcnn" in seconds}
+
+
+def _table(figures: dict[str, _Figures]) -> str:
+    """The figures in columns, the lecture's on the right."""
+    table = Table(
+        "", "AP50", "s a picture", "proposing", "speed-up", "lecture's AP50", "s", "speed-up", box=None
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    ours, theirs = _speed_ups({key: each.seconds for key, each in figures.items()}), _speed_ups(LECTURE_S)
+    for key, each in figures.items():
+        row = [key, f"{each.ap50:.3f}", f"{each.seconds:.4f}", f"{each.proposing_s:.4f}"]
+        row.append(f"{ours[key]:.1f}x" if ours else "")
+        if key in LECTURE_S:
+            row += [f"{LECTURE_AP50[key]:.3f}", f"{LECTURE_S[key]:.1f}", f"{theirs[key]:.0f}x"]
+        table.add_row(*row)
+    drawn = StringIO()
+    Console(width=120, file=drawn).print(table)
+    return drawn.getvalue()
 
 
 def _exported(checkpoint: Path, say: Say) -> Path:
@@ -152,7 +182,11 @@ def _draw(figures: dict[str, _Figures], path: Path) -> None:
     for key, each in figures.items():
         axes.scatter(each.seconds, each.ap50, s=40)
         axes.annotate(
-            SYSTEMS[key], (each.seconds, each.ap50), xytext=(6, 4), textcoords="offset points", fontsize=9
+            SYSTEMS.get(key, DEFAULT),
+            (each.seconds, each.ap50),
+            xytext=(6, 4),
+            textcoords="offset points",
+            fontsize=9,
         )
     axes.set_xscale("log")
     axes.invert_xaxis()

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from export.accuracy import Annotated, Truth, average_precision
+from export.adapt import AdaptError, Wishes
 from export.artifact import ArtifactError, Letterbox, ModelSpec, load, read_spec
 from export.convert import export_model
 from export.graph import static_shape
@@ -73,6 +74,23 @@ def test_a_checkpoint_equals_its_export(exported: tuple[Path, ModelSpec]) -> Non
     assert read_spec(model, "out") == spec
     shapes = {value.name: static_shape(value) for value in model.graph.input}
     assert shapes == {"images": (-1, HEIGHT, WIDTH, 3), "proposals": (-1, COUNT, 4)}
+
+
+def test_its_layers_may_be_truncated(
+    checkpoint: Path, exported: tuple[Path, ModelSpec], tmp_path: Path
+) -> None:
+    out = tmp_path / "truncated.onnx"
+    spec = export_model(checkpoint, out, wishes=Wishes(ranks=(8, 4)), say=print)
+    assert spec.parity["max_box_difference_px"] <= 0.05
+    assert spec.parity["max_score_difference"] <= 1e-4
+    weights, whole = (
+        sum(int(np.prod(each.dims)) for each in load(path).graph.initializer) for path in (out, exported[0])
+    )
+    assert whole - weights == 288 * 16 + 16 * 12 - 8 * (288 + 16) - 4 * (16 + 12)
+    with pytest.raises(AdaptError, match=r"--ranks: .* has 2 fully connected layers, not 1"):
+        export_model(checkpoint, out, wishes=Wishes(ranks=(8,)), say=print)
+    with pytest.raises(ArtifactError, match=r"already is a lookout model"):
+        export_model(out, tmp_path / "again.onnx", wishes=Wishes(ranks=(8, 4)), say=print)
 
 
 def test_so_does_one_that_aligns_regions(tmp_path: Path) -> None:

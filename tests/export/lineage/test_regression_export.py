@@ -25,7 +25,7 @@ def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     from models.lineage.overfeat_net import OverfeatFast
 
     for module in (localization, pose):
-        monkeypatch.setattr(module, "build_backbone", lambda _: OverfeatFast(1 / 16))
+        monkeypatch.setattr(module, "build_backbone", lambda name, frozen_norm=False: OverfeatFast(1 / 16))
 
 
 def _export(model: Any, tmp_path: Path, fewest: int) -> None:

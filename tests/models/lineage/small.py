@@ -34,4 +34,4 @@ class Small(Backbone):
 
 def use_small(patch: pytest.MonkeyPatch, detector: ModuleType) -> None:
     """Whatever backbone ``detector`` is to be built with, it is this one."""
-    patch.setattr(detector, "build_backbone", lambda name: Small())
+    patch.setattr(detector, "build_backbone", lambda name, frozen_norm: Small())

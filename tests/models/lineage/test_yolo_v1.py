@@ -158,8 +158,8 @@ def test_a_recipe_for_a_network_that_cannot_be() -> None:
             "names": ["a"],
             "data": {"train": [{"annotations": "a.json", "images": "a"}]},
             "schedule": {"epochs": 2},
-            "model": {"family": "yolo-v1", "backbone": "vgg17", "pretrained": False},
+            "model": {"family": "yolo-v1", "head": "convolutional", "pretrained": False},
         }
     )
-    with pytest.raises(RecipeError, match="model: there is no backbone 'vgg17'"):
+    with pytest.raises(RecipeError, match="model: rows and columns are 7 and 9; a convolutional head"):
         network(recipe)
