@@ -24,7 +24,7 @@ from models.lineage.box_coding import clip, decode
 from models.lineage.box_head import candidates
 from models.lineage.roi import regions_of, roi_align, roi_pool
 
-_AT_ONCE = 128
+_AT_ONCE = 64
 """So many proposals of a picture go through the network together, or their features would fill the memory."""
 
 
@@ -124,12 +124,13 @@ class Rcnn(Fitted):
     def warped(self, images: Tensor, boxes: Tensor, pictures: Tensor) -> Tensor:
         """Boxes (R, 4) with context as squares, whatever their shape: float32 (R, 3, crop, crop).
 
-        What lies beyond the picture is 0, the mean, as in the paper.
+        Pixels are interpolated, not averaged; what lies beyond the picture is 0, the mean, as in the paper.
         """
         inner = self.config.crop - 2 * self.config.context
         margin = (boxes[:, 2:] - boxes[:, :2]) * (self.config.context / inner)
         around = torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], 1)
-        return roi_align(images, around, pictures, self.config.crop, 1.0)
+        squares = roi_align(images, around, pictures, self.config.crop, 1.0, samples=1)
+        return squares.contiguous(memory_format=torch.channels_last)  # in which the CPU is twice as fast
 
     def margins(self, features: Tensor) -> Tensor:
         """The SVMs' scores (..., C) of features (..., channels)."""

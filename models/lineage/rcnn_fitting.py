@@ -46,7 +46,7 @@ _NEGATIVES = 20
 _TOLERANCE = 0.01
 _DETECTIONS = 30
 _LEAST_SLOPE = 0.01
-_AT_ONCE = 128
+_AT_ONCE = 64
 
 Say = Callable[[str], None]
 
