@@ -135,10 +135,10 @@ class DpmPart(NetworkPart):
     reach: Annotated[int, Field(ge=0, le=16)] = 4
     largest_scale: Annotated[float, Field(ge=0.5, le=4)] = 2.0
     scales_per_octave: Annotated[int, Field(ge=1, le=16)] = 4
-    cost: Positive = 0.01
-    pictures: Annotated[int, Field(ge=1)] = 200
-    negatives: Annotated[int, Field(ge=1, le=1000)] = 10
-    rounds: Annotated[int, Field(ge=1, le=10)] = 4
+    cost: Positive = 0.003
+    pictures: Annotated[int, Field(ge=1)] = 300
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 20
+    rounds: Annotated[int, Field(ge=1, le=10)] = 3
 
 
 class FastRcnnPart(NetworkPart):

@@ -49,9 +49,11 @@ def pool_by_distance(responses: Tensor, costs: Tensor, reach: int) -> Tensor:
 def assemble(roots: Tensor, pooled: Tensor, geometry: Tensor, biases: Tensor) -> Tensor:
     """The score of every component: its root, and its parts where they belong.
 
+    A root's windows are as near to each other as the parts' blocks are.
+
     Args:
         roots: float32 (B, G, h, w) responses.
-        pooled: float32 (B, G * P, 2h + ah - 2, 2w + aw - 2) at twice the resolution.
+        pooled: float32 (B, G * P, h + ah - 1, w + aw - 1).
         geometry: object geometry filters, float32 (G, P, ah, aw): 1 at each part's anchor, else 0.
         biases: float32 (G,).
 
@@ -59,7 +61,7 @@ def assemble(roots: Tensor, pooled: Tensor, geometry: Tensor, biases: Tensor) ->
         float32 (B, G, h, w).
     """
     groups = geometry.shape[0]
-    return roots + functional.conv2d(pooled, geometry, biases, stride=2, groups=groups)
+    return roots + functional.conv2d(pooled, geometry, biases, groups=groups)
 
 
 def maxout(scores: Tensor, components: int) -> Tensor:

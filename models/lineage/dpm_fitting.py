@@ -3,7 +3,8 @@
 Where the parts of an object are is not annotated; which component it is, its shape says. Roots are fitted first,
 each to the objects of one shape; parts begin where the roots have the most weight. Then, in turns, every
 object is given the best placement that its box allows, windows without objects that score high are
-mined with theirs, and an SVM over all filters and costs is fitted to those. The figures are the paper's.
+mined with theirs, and an SVM over all filters and costs is fitted to those. Moving a part far has to cost
+something, which bounds some of the SVM's weights. Figures are the paper's where nothing else is said.
 
 Knows nothing of files.
 """
@@ -14,16 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.boxes import pairwise_iou
 from models.coco import Example
 from models.errors import DataError
-from models.lineage.cutting import CONTEXT, Cutouts, cut_objects
-from models.lineage.hog import CELL
+from models.lineage.dpm_objects import MIDDLE, Objects, objects_of
 from models.lineage.mining import Cache, Scene, chosen, negatives
 from models.lineage.sliding import CALIBRATED
 from models.lineage.svm import Svm
@@ -31,17 +29,30 @@ from models.lineage.svm import Svm
 if TYPE_CHECKING:
     from models.lineage.dpm import Dpm, Responses
 
-_PLACED = 0.5
-"""A positive's window overlaps its object by so much."""
 _DISPLACEMENT = 0.1
 """Features of a displacement are this part of it: no larger than others, or the SVM would take for ever."""
-_LEAST_COST = 0.01
-"""Of a squared displacement, so that a part's best place is where it can be found."""
+_LEAST_COST = 0.1
+"""Of a squared displacement: what it begins with in the paper, whose bound is a tenth of it. With that,
+and no more objects than here, every cost ends there, and parts that go anywhere find people anywhere."""
 _VIOLATED = -1.0
+_MININGS = 2
+"""Searches for negatives, each with an SVM after it, while positives stay."""
 _TOLERANCE = 0.01
-_SMALLEST = 2 / 3
-"""Objects below this part of the smallest that is found are too blurred to learn from."""
 _BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as it is kept while the model changes, as its blocks do not."""
+
+    scene: Scene
+    maps: list[Tensor]
+    """float16 (1, 36, ...) of every level of the pyramid."""
+
+    @classmethod
+    def of(cls, model: Dpm, example: Example) -> Picture:
+        scene = model.scene(example)
+        return cls(scene, [blocks.half() for blocks in model.pyramid(model.picture(scene))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,126 +60,100 @@ class View:
     """All that the model computes of one picture."""
 
     scene: Scene
-    maps: list[Tensor]
     responses: list[Responses]
     scores: list[Tensor]
     """float32 (G, h, w) of every level."""
 
     @classmethod
-    def of(cls, model: Dpm, scene: Scene) -> View:
-        maps: list[Tensor] = model.pyramid(model.picture(scene))
-        responses = model.responses(maps)
-        return cls(scene, maps, responses, [model.scores(each)[0] for each in responses])
+    def of(cls, model: Dpm, picture: Picture) -> View:
+        responses = model.responses([blocks.float() for blocks in picture.maps])
+        return cls(picture.scene, responses, [model.scores(each)[0] for each in responses])
 
     def of_component(self, group: int) -> Tensor:
         """Its score in every window: float32 (N,)."""
         return torch.cat([scores[group].flatten() for scores in self.scores]).cpu()
 
-    def of_class(self, class_: int, components: int) -> Tensor:
-        """The best component's score in every window: float32 (N,)."""
-        its = slice(class_ * components, (class_ + 1) * components)
-        return torch.cat([scores[its].amax(0).flatten() for scores in self.scores]).cpu()
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What one component sees in a window, its parts where they score best."""
+
+    features: Tensor
+    """float32 (D,): for each component the root's blocks, each part's, each part's displacement, and a 1;
+    all are 0 but those of the one that looks."""
+    name: tuple[int, ...]
+    """The component, and how far its parts moved."""
 
 
 def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
     """See :meth:`models.detector.Fitted.fit`."""
     config = model.config
-    pictures = chosen(examples, config.pictures, seed)
-    limits = fit_roots(model, examples, pictures, seed, say)
+    objects = objects_of(model, examples)
+    chosen_ones = chosen(examples, config.pictures, seed)
+    pictures = [Picture.of(model, example) for example in chosen_ones]
+    fit_roots(model, objects, pictures, seed, say)
     for group in range(config.groups):
         place_parts(model, group)
     caches = [Cache(torch.zeros(0)) for _ in config.names]
-    for turn in range(1, config.rounds + 1):
-        positives: list[list[Tensor]] = [[] for _ in config.names]
-        flips = np.random.default_rng((seed, turn)).random(len(pictures)) < 0.5
-        for number, (example, flip) in enumerate(zip(pictures, flips.tolist(), strict=True)):
-            scene = model.scene(example)
-            view = View.of(model, scene.mirrored() if flip else scene)
+    for turn in range(config.rounds):
+        for class_, cache in enumerate(caches):
+            cache.positives = placed_objects(model, objects[class_], class_)
+        for mining in range(_MININGS):
+            for number, picture in enumerate(pictures):
+                view = View.of(model, picture)
+                for class_, cache in enumerate(caches):
+                    # What the first parts mistake is not all that there is.
+                    at_random = seed + number if turn == mining == 0 else None
+                    for row, group in mined(model, view, class_, at_random):
+                        level, top, left = model.windows.place(row)
+                        seen = placement(model, view.responses[level], 0, top, left, group)
+                        # A window is another example whenever parts go elsewhere in it.
+                        cache.add((number, row, *seen.name), seen.features)
             for class_, cache in enumerate(caches):
-                positives[class_] += placed_objects(model, view, class_, limits[class_])
-                if turn == 1:  # what the first parts mistake is not all that there is
-                    rows = first_background(model, view, class_, seed + number)
-                else:
-                    rows = [(row, None) for row in mined(model, view, class_)]
-                for row, component in rows:
-                    # A window is another example for each component that is made to look at it.
-                    key = row * (config.components + 1) + (0 if component is None else component + 1)
-                    cache.add(2 * number + flip, key, placement(model, view, class_, row, component))
-        for class_, (name, cache) in enumerate(zip(config.names, caches, strict=True)):
-            if not positives[class_] or not cache.negatives:
-                raise DataError(
-                    f"{name}: too few objects, or windows without them, in {len(pictures)} pictures"
-                )
-            cache.positives = torch.stack(positives[class_])
-            svm = cache.fit(config.cost, _TOLERANCE, seed)
-            take(model, class_, svm)
-            said = f"{len(cache.positives)} positives, {len(cache.negatives)} negatives"
-            say(f"{name}, placing round {turn}: {said}, loss {svm.loss:.3f} (gap {svm.gap:.3f})")
-    model.calibrate([model.scene(example) for example in pictures[:CALIBRATED]], say)
+                svm = _fitted(model, cache, class_, seed, least_weights(model))
+                take(model, class_, svm)
+                said = f"{len(cache.positives)} positives, {len(cache.negatives)} negatives"
+                name = f"{config.names[class_]}, placing {turn + 1}, mining {mining + 1}"
+                say(f"{name}: {said}, loss {svm.loss:.3f} (gap {svm.gap:.3f})")
+    model.calibrate([model.scene(example) for example in chosen_ones[:CALIBRATED]], say)
 
 
 def fit_roots(
-    model: Dpm, examples: list[Example], pictures: list[Example], seed: int, say: Callable[[str], None]
-) -> list[Tensor]:
-    """Fit each component's root to the objects of its shape, against random windows; sets ``aspect``.
-
-    Returns:
-        the shapes (width by height) at which the next component begins, float32 (M - 1,) of each class.
-    """
+    model: Dpm, objects: list[Objects], pictures: list[Picture], seed: int, say: Callable[[str], None]
+) -> None:
+    """Fit each component's root to the objects of its shape, first against random windows."""
     config = model.config
-    cutouts = cut_objects(
-        map(model.scene, chosen(examples, len(examples), 0)),
-        config.names,
-        config.window_height,
-        config.window_width,
-        config.margin,
-        _SMALLEST * model.axes[:, 3].min().item(),
-    )
-    model.aspect.copy_(torch.cat([each.aspects for each in cutouts]).log().mean().exp())
-    caches = [Cache(part) for each in cutouts for part in _by_shape(model, each)]  # G
+    model.parts.zero_()
+    caches = []
+    for its in objects:
+        features = _root_blocks(model, its.coarse, MIDDLE, MIDDLE)
+        caches += [Cache(features[its.components == component]) for component in range(config.components)]
     boxes, generator = model.boxes().cpu(), torch.Generator().manual_seed(seed)
-    for number, example in enumerate(pictures):
-        scene = model.scene(example)
-        maps: list[Tensor] = model.pyramid(model.picture(scene))
+    for mining in range(1 + _MININGS):
+        for number, picture in enumerate(pictures):
+            view = View.of(model, picture)
+            for group, cache in enumerate(caches):
+                scores = view.of_component(group) if mining else torch.rand(len(boxes), generator=generator)
+                class_ = group // config.components
+                rows = negatives(view.scene, class_, boxes, scores, _VIOLATED, config.negatives)
+                for row in rows.tolist():
+                    level, top, left = model.windows.place(row)
+                    blocks = _root_blocks(model, view.responses[level].coarse, top, left)
+                    cache.add((number, row), blocks[0].cpu())
         for group, cache in enumerate(caches):
-            chance = torch.rand(len(boxes), generator=generator)
-            for row in negatives(
-                scene, group // config.components, boxes, chance, 0, config.negatives
-            ).tolist():
-                cache.add(number, row, _root_blocks(model, maps, row).flatten().cpu())
-    for group, cache in enumerate(caches):
-        name = config.names[group // config.components]
-        if not cache.negatives:
-            raise DataError(f"{name}: no picture has a window without it; give more pictures")
-        svm = cache.fit(config.cost, _TOLERANCE, seed)
-        model.roots[group], model.biases[group] = svm.weights.view(model.roots.shape[1:]), svm.bias
-        say(
-            f"{name}, root {group % config.components + 1}: {len(cache.positives)} positives, "
-            f"{len(cache.negatives)} negatives, loss {svm.loss:.3f} (gap {svm.gap:.3f})"
+            svm = _fitted(model, cache, group // config.components, seed)
+            model.roots[group], model.biases[group] = svm.weights.view(model.roots.shape[1:]), svm.bias
+            name = f"{config.names[group // config.components]}, root {group % config.components + 1}"
+            said = f"{len(cache.positives)} positives, {len(cache.negatives)} negatives"
+            say(f"{name}, mining {mining}: {said}, loss {svm.loss:.3f} (gap {svm.gap:.3f})")
+
+
+def _fitted(model: Dpm, cache: Cache, class_: int, seed: int, least: Tensor | None = None) -> Svm:
+    if not cache.negatives:
+        raise DataError(
+            f"{model.config.names[class_]}: no picture has a window without it; give more pictures"
         )
-    return [
-        torch.stack([part[0] for part in each.aspects.sort().values.tensor_split(config.components)][1:])
-        if config.components > 1
-        else each.aspects[:0]
-        for each in cutouts
-    ]
-
-
-def _by_shape(model: Dpm, cutouts: Cutouts) -> list[Tensor]:
-    """The features of objects and their mirror images, narrow to wide, a part for each component."""
-    order = cutouts.aspects.argsort()
-    parts = []
-    for rows in order.tensor_split(model.config.components):
-        if not len(rows):
-            raise DataError(f"{len(order)} objects are too few for {model.config.components} components")
-        windows = cutouts.windows[rows]
-        blocks = []
-        for some in torch.split(torch.cat([windows, windows.flip(2)]), _BATCH):
-            skipped = CONTEXT // CELL
-            seen = model.pyramid.hog(model.normalise(some.to(model.axes.device)))[:, :, skipped:, skipped:]
-            blocks.append(seen[:, :, : model.config.rows, : model.config.columns].flatten(1).cpu())
-        parts.append(torch.cat(blocks))
-    return parts
+    return cache.fit(model.config.cost, _TOLERANCE, seed, least)
 
 
 def place_parts(model: Dpm, group: int) -> None:
@@ -188,72 +173,65 @@ def place_parts(model: Dpm, group: int) -> None:
         model.parts[group * config.parts + part] = enlarged[:, y : y + side, x : x + side] / 4
 
 
-def placed_objects(model: Dpm, view: View, class_: int, limits: Tensor) -> list[Tensor]:
-    """Each object as the component of its shape sees it where it scores best, float32 (D,) each.
+def placed_objects(model: Dpm, objects: Objects, class_: int) -> Tensor:
+    """Each object as the component of its shape sees it where it scores best: float32 (P, D).
 
     The paper lets every object choose its component in later rounds; with as few objects as here one
     component would soon have them all.
     """
     placed = []
-    for box in view.scene.of_class(class_):
-        component = int(((box[2] - box[0]) / (box[3] - box[1]) >= limits).sum())
-        row = best_on(model, box, view.of_component(class_ * model.config.components + component))
-        if row is not None:
-            placed.append(placement(model, view, class_, row, component))
-    return placed
+    groups = class_ * model.config.components + objects.components
+    for rows in torch.split(torch.arange(len(groups)), _BATCH):
+        device = model.axes.device
+        seen = model.on_level(objects.coarse[rows].to(device), objects.blocks[rows].to(device))
+        scores = model.scores(seen).cpu()[torch.arange(len(rows)), groups[rows]]  # (B, h, w)
+        scores[~objects.near[rows]] = -torch.inf
+        best = scores.flatten(1).argmax(1).tolist()
+        for number, (place, group) in enumerate(zip(best, groups[rows].tolist(), strict=True)):
+            top, left = divmod(place, scores.shape[2])
+            placed.append(placement(model, seen, number, top, left, group).features)
+    return torch.stack(placed)
 
 
-def best_on(model: Dpm, box: Tensor, scores: Tensor) -> int | None:
-    """The row of the best window among those that overlap an object (4,), if there is any."""
-    on = torch.where(pairwise_iou(model.boxes().cpu(), box[None])[:, 0] >= _PLACED, scores, -torch.inf)
-    row = int(on.argmax())
-    return row if on[row].isfinite() else None
+def mined(model: Dpm, view: View, class_: int, seed: int | None = None) -> list[tuple[int, int]]:
+    """Windows that are nearest to being mistaken for objects: each one's row, and the component that does.
 
-
-def mined(model: Dpm, view: View, class_: int) -> list[int]:
-    """The rows of the windows that are nearest to being mistaken for objects."""
-    scores, most = view.of_class(class_, model.config.components), model.config.negatives
-    return negatives(view.scene, class_, model.boxes().cpu(), scores, _VIOLATED, most).tolist()
-
-
-def first_background(model: Dpm, view: View, class_: int, seed: int) -> list[tuple[int, int | None]]:
-    """Windows without objects, each with a component: what its parts mistake, and some at random."""
-    boxes, config, rows = model.boxes().cpu(), model.config, list[tuple[int, int | None]]()
-    most = max(1, config.negatives // config.components)
-    for component in range(config.components):
-        scores = view.of_component(class_ * config.components + component)
-        chance = torch.rand(len(boxes), generator=torch.Generator().manual_seed(seed + component))
-        for each, above in ((scores, _VIOLATED), (chance, 0.0)):
-            found = negatives(view.scene, class_, boxes, each, above, most)
-            rows += [(row, component) for row in found.tolist()]
-    return rows
-
-
-def placement(model: Dpm, view: View, class_: int, row: int, component: int | None = None) -> Tensor:
-    """What a window's component, by default its best, sees, its parts where they score best: float32 (D,).
-
-    For each component: the root's blocks, each part's, each part's displacement, and a 1; all are 0 but
-    those of the one that looks.
+    With a seed, some at random as well, and both for every component.
     """
-    config = model.config
-    level, top, left = model.windows.place(row)
-    first = class_ * config.components
-    if component is None:
-        component = int(view.scores[level][first : first + config.components, top, left].argmax())
-    group = first + component
-    pieces, moves = [_root_blocks(model, view.maps, row).flatten()], []
+    components, most, boxes = model.config.components, model.config.negatives, model.boxes().cpu()
+    groups = range(class_ * components, (class_ + 1) * components)
+    scores = torch.stack([view.of_component(group) for group in groups])  # (M, N)
+    if seed is None:
+        best, component = scores.max(0)
+        rows = negatives(view.scene, class_, boxes, best, _VIOLATED, most)
+        return [(row, groups[int(component[row])]) for row in rows.tolist()]
+    chance = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed))
+    most = max(1, most // components)
+    return [
+        (row, group)
+        for group, *both in zip(groups, scores, chance, strict=True)
+        for each in both
+        for row in negatives(view.scene, class_, boxes, each, _VIOLATED, most).tolist()
+    ]
+
+
+def placement(model: Dpm, seen: Responses, picture: int, top: int, left: int, group: int) -> Placement:
+    """What a component sees in the window at a row and column of a level of a picture."""
+    config, anchors = model.config, model.anchors().tolist()
+    blocks, moves = [_root_blocks(model, seen.coarse[picture, None], top, left)[0]], list[int]()
     for part in range(group * config.parts, (group + 1) * config.parts):
-        y, x = (2 * torch.tensor([top, left]) + model.anchors()[part].cpu()).tolist()
-        dy, dx = _displacement(model, view.responses[level].parts[0, part], part, y, x)
-        blocks = view.responses[level].fine[0, :, y + dy :, x + dx :]
-        pieces.append(blocks[:, : config.part_side, : config.part_side].flatten())
-        moves += [dx, dy, dx * dx, dy * dy]
-    pieces.append(-_DISPLACEMENT * torch.tensor(moves, device=pieces[0].device).float())
-    pieces.append(pieces[0].new_ones(1))
-    seen = torch.cat(pieces).cpu()
-    features = torch.zeros(config.components, len(seen))
-    features[component] = seen
-    return features.flatten()
+        y, x = top + anchors[part][0], left + anchors[part][1]
+        dy, dx = _displacement(model, seen.parts[picture, part], part, y, x)
+        its = seen.fine[picture, :, y + dy :, x + dx :][:, : config.part_side, : config.part_side]
+        blocks.append(its.flatten())
+        moves += [dx, dy]
+    costs = [[dx, dy, dx * dx, dy * dy] for dx, dy in zip(moves[::2], moves[1::2], strict=True)]
+    cost = -_DISPLACEMENT * torch.tensor(costs).flatten().float()
+    features = torch.cat([torch.cat(blocks).cpu(), cost, torch.ones(1)])
+    component = group % config.components
+    every = torch.zeros(config.components, len(features))
+    every[component] = features
+    return Placement(every.flatten(), (component, *moves))
 
 
 def _displacement(model: Dpm, responses: Tensor, part: int, y: int, x: int) -> tuple[int, int]:
@@ -269,23 +247,35 @@ def _displacement(model: Dpm, responses: Tensor, part: int, y: int, x: int) -> t
     return int(ys[row]) - y, int(xs[column]) - x
 
 
+def least_weights(model: Dpm) -> Tensor:
+    """What the weights of :func:`placement`'s features are at least: float32 (D,)."""
+    squares = [-torch.inf, -torch.inf, _LEAST_COST / _DISPLACEMENT, _LEAST_COST / _DISPLACEMENT]
+    root, parts, moves, bias = _sizes(model)
+    free = torch.full((root + parts,), -torch.inf)
+    its = torch.cat([free, torch.tensor(squares).repeat(moves // 4), free[:bias]])
+    return its.repeat(model.config.components)
+
+
+def _sizes(model: Dpm) -> list[int]:
+    """How many of a component's features are the root's, the parts', the displacements', and the 1."""
+    config = model.config
+    return [model.roots[0].numel(), config.parts * model.parts[0].numel(), 4 * config.parts, 1]
+
+
 def take(model: Dpm, class_: int, svm: Svm) -> None:
     """Set a class's filters, costs and biases from the weights of :func:`placement`'s features."""
-    config = model.config
-    sizes = [model.roots[0].numel(), config.parts * model.parts[0].numel(), 4 * config.parts, 1]
+    config, sizes = model.config, _sizes(model)
     for component, weights in enumerate(svm.weights.view(config.components, -1)):
         group = class_ * config.components + component
         root, parts, moves, bias = weights.to(model.roots.device).split(sizes)
         its_parts = slice(group * config.parts, (group + 1) * config.parts)
         model.roots[group] = root.view(model.roots.shape[1:])
         model.parts[its_parts] = parts.view(config.parts, *model.parts.shape[1:])
-        costs = _DISPLACEMENT * moves.view(config.parts, 4)
-        costs[:, 2:] = costs[:, 2:].clamp(min=_LEAST_COST)
-        model.costs[its_parts] = costs
+        model.costs[its_parts] = _DISPLACEMENT * moves.view(config.parts, 4)
         model.biases[group] = bias[0] + svm.bias
 
 
-def _root_blocks(model: Dpm, maps: list[Tensor], row: int) -> Tensor:
-    level, top, left = model.windows.place(row)
-    blocks = maps[level + model.config.scales_per_octave][0, :, top:, left:]
-    return blocks[:, : model.config.rows, : model.config.columns]
+def _root_blocks(model: Dpm, coarse: Tensor, top: int, left: int) -> Tensor:
+    """What a root sees in a window of a level float32 (B, 36, ...): float32 (B, D)."""
+    blocks = coarse[:, :, top::2, left::2]
+    return blocks[:, :, : model.config.rows, : model.config.columns].flatten(1)

@@ -43,18 +43,19 @@ class Hog(nn.Module):
         weights = _cell_weights()[:, None]  # (4, 1, 16, 16)
         self.register_buffer("cells", weights.repeat(BINS, 1, 1, 1), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor, step: int = CELL) -> Tensor:
         """Blocks of pictures.
 
         Args:
             pictures: float32 (B, 3, H, W), 0 to 255; H and W are at least 16.
+            step: pixels between neighbouring blocks; a whole part of a cell.
 
         Returns:
-            float32 (B, 36, (H - 8) // 8, (W - 8) // 8): the block in row r and column c has its top
-            left pixel at (8r, 8c).
+            float32 (B, 36, (H - 16) // step + 1, (W - 16) // step + 1): the block in row r and column c has its
+            top left pixel at (step * r, step * c).
         """
         votes = _orientation_votes(pictures)  # (B, 9, H, W)
-        histograms = functional.conv2d(votes, self.cells, stride=CELL, groups=BINS)  # (B, 9 * 4, h, w)
+        histograms = functional.conv2d(votes, self.cells, stride=step, groups=BINS)  # (B, 9 * 4, h, w)
         return _normalised(histograms)
 
 

@@ -153,4 +153,4 @@ class HogDetector(SlidingDetector):
             for row in rows.tolist():
                 level, top, left = self.windows.place(row)
                 blocks = maps[level][0, :, top : top + config.rows, left : left + config.columns]
-                cache.add(number, row, blocks.flatten().cpu())
+                cache.add((number, row), blocks.flatten().cpu())

@@ -137,23 +137,23 @@ class Cache:
     """float32 (P, D)."""
     negatives: list[Tensor] = field(default_factory=list)
     """float32 (D,) each."""
-    _seen: set[tuple[int, int]] = field(default_factory=set)
+    _seen: set[tuple[int, ...]] = field(default_factory=set)
     _multipliers: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Of the negatives that were there before."""
 
-    def add(self, picture: int, window: int, features: Tensor) -> None:
-        """Take in a negative, unless the window of the picture is there already."""
-        if (picture, window) not in self._seen:
-            self._seen.add((picture, window))
+    def add(self, name: tuple[int, ...], features: Tensor) -> None:
+        """Take in a negative, unless one of this name (its picture, its window) is there already."""
+        if name not in self._seen:
+            self._seen.add(name)
             self.negatives.append(features)
 
-    def fit(self, cost: float, tolerance: float, seed: int) -> Svm:
+    def fit(self, cost: float, tolerance: float, seed: int, least: Tensor | None = None) -> Svm:
         """The SVM of all that is there, from where the last one left the negatives."""
         features = torch.cat([self.positives, torch.stack(self.negatives)])
         count = len(self.positives)
         start = torch.zeros(len(features))
         start[count : count + len(self._multipliers)] = self._multipliers
         positive = torch.arange(len(features)) < count
-        svm = fit_svm(features, positive, cost, tolerance=tolerance, start=start, seed=seed)
+        svm = fit_svm(features, positive, cost, tolerance=tolerance, start=start, seed=seed, least=least)
         self._multipliers = svm.multipliers[count:]
         return svm

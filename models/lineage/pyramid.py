@@ -30,15 +30,8 @@ class Level:
     scale_y: float
     """Pixels of the level per input pixel."""
     scale_x: float
-
-    @property
-    def rows(self) -> int:
-        """Of blocks, the border included."""
-        return (self.height + 2 * BORDER - BLOCK) // CELL + 1
-
-    @property
-    def columns(self) -> int:
-        return (self.width + 2 * BORDER - BLOCK) // CELL + 1
+    step: int = CELL
+    """Pixels of the level between neighbouring blocks, and between neighbouring windows."""
 
 
 def levels_of(
@@ -81,7 +74,10 @@ class Pyramid(nn.Module):
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """Blocks of pictures float32 (B, 3, H, W), 0 to 255: float32 (B, 36, rows, columns) a level."""
-        return [self.hog(_continued(resized)) for resized in self.resized(pictures)]
+        return [
+            self.hog(_continued(resized), level.step)
+            for level, resized in zip(self.levels, self.resized(pictures), strict=True)
+        ]
 
     def resized(self, pictures: Tensor) -> list[Tensor]:
         """The pictures in every level's size, without border."""
@@ -149,10 +145,10 @@ class Windows:
         """Windows of ``height`` x ``width`` pixels of a level, ``margin`` above and below the object."""
         places, axes = [], []
         for level in levels:
-            rows = level.rows - (height // CELL - 1) + 1
-            columns = level.columns - (width // CELL - 1) + 1
-            top = torch.arange(rows) * CELL - BORDER + margin
-            middle = torch.arange(columns) * CELL - BORDER + width / 2
+            rows = (level.height + 2 * BORDER - height) // level.step + 1
+            columns = (level.width + 2 * BORDER - width) // level.step + 1
+            top = torch.arange(rows) * level.step - BORDER + margin
+            middle = torch.arange(columns) * level.step - BORDER + width / 2
             y, x = torch.meshgrid(top / level.scale_y, middle / level.scale_x, indexing="ij")
             length = height - 2 * margin
             wide = torch.full_like(x, length / level.scale_x)

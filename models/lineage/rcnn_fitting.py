@@ -160,7 +160,7 @@ def _fit_svm(model: Rcnn, described: list[Described], class_: int, name: str, se
             if mining == 0:
                 margins = torch.rand(len(each.boxes), generator=generator)
             for row in negatives(each.scene, class_, each.boxes, margins, _VIOLATED, _NEGATIVES).tolist():
-                cache.add(number, row, each.features[row])
+                cache.add((number, row), each.features[row])
         if not cache.negatives:
             raise DataError(f"{name}: no proposal is without it; give more pictures")
         svm = cache.fit(model.config.cost, _TOLERANCE, seed)

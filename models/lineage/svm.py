@@ -4,6 +4,7 @@ Minimises ``|w|^2 / 2 + sum of cost_i * max(0, 1 - y_i (w x_i + b))`` by dual co
 Chang, Lin, Keerthi and Sundararajan, ICML 2008): one example's multiplier at a time, and those that
 stay at a bound are left alone for a while. The solution is judged by its duality gap, which bounds how
 far it is from the best one. It can start from where a former one ended, as mining of negatives does.
+Weights may have a least value: they are then the nearest allowed to what the multipliers add up to.
 
 Knows nothing of pictures or features.
 """
@@ -49,6 +50,7 @@ def fit_svm(
     passes: int = 1000,
     start: Tensor | None = None,
     seed: int = 0,
+    least: Tensor | None = None,
 ) -> Svm:
     """Fit a linear classifier of two classes.
 
@@ -62,6 +64,7 @@ def fit_svm(
         passes: or after so many passes over the examples.
         start: multipliers float32 (M,) to start from.
         seed: of the order in which examples are visited.
+        least: what each weight is at least, float32 (D,); -inf does not bind.
 
     Raises:
         ValueError: the shapes differ, or there are not examples of both kinds.
@@ -77,7 +80,12 @@ def fit_svm(
     x[~positive.cpu().numpy()] *= -1  # y_i x_i: every example should score above 1
     bounds = np.broadcast_to(torch.as_tensor(cost).cpu().numpy(), (count,)).astype(np.float64)
     alphas = np.zeros(count) if start is None else np.clip(start.cpu().numpy().astype(np.float64), 0, bounds)
-    weights, loss, gap = _descend(x, bounds, alphas, tolerance, passes, np.random.default_rng(seed))
+    floor = np.full(x.shape[1], -np.inf, np.float32)
+    if least is not None:
+        floor[:-1] = least.cpu().numpy()
+    solved = _Solution(x, bounds, alphas, floor)
+    loss, gap = solved.descend(tolerance, passes, np.random.default_rng(seed))
+    weights = solved.weights
     return Svm(
         weights=torch.from_numpy(weights[:-1].copy()),
         bias=float(weights[-1]) * bias_scale,
@@ -87,45 +95,51 @@ def fit_svm(
     )
 
 
-def _descend(
-    x: Floats, bounds: Doubles, alphas: Doubles, tolerance: float, passes: int, rng: np.random.Generator
-) -> tuple[Floats, float, float]:
-    """Change ``alphas`` (M,) until the gap is closed; the weights (D,), their loss and its gap."""
-    squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
-    active = np.arange(len(x))
-    weights = (alphas @ x).astype(np.float32)
-    for done in range(passes):
-        moved = [
-            int(i) for i in rng.permutation(active) if _move(x, weights, alphas, bounds, squares, int(i))
-        ]
-        active = np.array(moved, np.int64)
-        # What waits is looked at again when the rest has settled, and every few passes.
-        if len(active) == 0 or done % 10 == 9:
-            weights = (alphas @ x).astype(np.float32)  # without the rounding of many small steps
-            loss, gap = _judged(x, weights, alphas, bounds)
-            if gap <= tolerance * loss:
-                break
-            active = np.arange(len(x))
-    loss, gap = _judged(x, weights, alphas, bounds)
-    return weights, loss, gap
+class _Solution:
+    """Multipliers on the way to the best, and the weights that follow from them."""
 
+    def __init__(self, x: Floats, bounds: Doubles, alphas: Doubles, floor: Floats) -> None:
+        self.x, self.bounds, self.alphas, self.floor = x, bounds, alphas, floor
+        self.squares: Doubles = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+        self.add_up()
 
-def _move(x: Floats, weights: Floats, alphas: Doubles, bounds: Doubles, squares: Doubles, i: int) -> bool:
-    """Set one multiplier to its best, given the others; whether it is not just stuck at a bound."""
-    slope = float(x[i] @ weights) - 1
-    old = alphas[i]
-    if (old <= 0 and slope > _SHRINK) or (old >= bounds[i] and slope < -_SHRINK):
-        return False
-    new = min(max(old - slope / squares[i], 0.0), bounds[i])
-    if new != old:
-        alphas[i] = new
-        weights += np.float32(new - old) * x[i]
-    return True
+    def add_up(self) -> None:
+        """Sum and weights, both (D,), without the rounding of many small steps."""
+        self.sum: Floats = (self.alphas @ self.x).astype(np.float32)
+        self.weights: Floats = np.maximum(self.sum, self.floor)
 
+    def descend(self, tolerance: float, passes: int, rng: np.random.Generator) -> tuple[float, float]:
+        """Change the multipliers until the gap is closed; the loss and its gap."""
+        active = np.arange(len(self.x))
+        for done in range(passes):
+            moved = [int(i) for i in rng.permutation(active) if self.move(int(i))]
+            active = np.array(moved, np.int64)
+            # What waits is looked at again when the rest has settled, and every few passes.
+            if len(active) == 0 or done % 10 == 9:
+                self.add_up()
+                loss, gap = self.judged()
+                if gap <= tolerance * loss:
+                    break
+                active = np.arange(len(self.x))
+        return self.judged()
 
-def _judged(x: Floats, weights: Floats, alphas: Doubles, bounds: Doubles) -> tuple[float, float]:
-    """The loss that is minimised, and how far it may be above the least: the dual is always below."""
-    half_square = float(weights.astype(np.float64) @ weights) / 2
-    hinges = np.maximum(0, 1 - (x @ weights).astype(np.float64))
-    loss = half_square + float(bounds @ hinges)
-    return loss, loss - (float(alphas.sum()) - half_square)
+    def move(self, i: int) -> bool:
+        """Set one multiplier to its best, given the others; whether it is not just stuck at a bound."""
+        slope = float(self.x[i] @ self.weights) - 1
+        old = self.alphas[i]
+        if (old <= 0 and slope > _SHRINK) or (old >= self.bounds[i] and slope < -_SHRINK):
+            return False
+        new = min(max(old - slope / self.squares[i], 0.0), self.bounds[i])
+        if new != old:
+            self.alphas[i] = new
+            self.sum += np.float32(new - old) * self.x[i]
+            np.maximum(self.sum, self.floor, out=self.weights)
+        return True
+
+    def judged(self) -> tuple[float, float]:
+        """The loss that is minimised, and how far it may be above the least: the dual is always below."""
+        weights, total = self.weights.astype(np.float64), self.sum.astype(np.float64)
+        half_square = float(weights @ weights) / 2
+        hinges = np.maximum(0, 1 - (self.x @ self.weights).astype(np.float64))
+        loss = half_square + float(self.bounds @ hinges)
+        return loss, loss - (float(self.alphas.sum()) + half_square - float(weights @ total))

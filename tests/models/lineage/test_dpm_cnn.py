@@ -42,8 +42,8 @@ def test_pooling_by_hand() -> None:
 
 
 def test_parts_are_added_where_they_belong() -> None:
-    roots, pooled = torch.zeros(1, 2, 1, 2), torch.zeros(1, 4, 4, 6)
-    pooled[0, 0, 3, 2] = 1.0  # the first component's first part, whose anchor is in row 3, column 0
+    roots, pooled = torch.zeros(1, 2, 1, 2), torch.zeros(1, 4, 4, 5)
+    pooled[0, 0, 3, 1] = 1.0  # the first component's first part, whose anchor is in row 3, column 0
     pooled[0, 3, 0, 3] = 2.0  # the second's second part, anchor in row 0, column 3
     geometry = torch.zeros(2, 2, 4, 4)
     geometry[0, 0, 3, 0] = geometry[0, 1, 0, 0] = geometry[1, 0, 0, 0] = geometry[1, 1, 0, 3] = 1
@@ -81,12 +81,12 @@ def test_a_window_by_hand() -> None:
     model, config = random_dpm(0.3), CONFIG
     maps = model.pyramid(model.normalise(_pictures()))
     level, row, column = 0, 5, 7
-    blocks = maps[level + config.scales_per_octave][1, :, row : row + 7, column : column + 3]
+    blocks = maps[level + config.scales_per_octave][1, :, row : row + 14 : 2, column : column + 6 : 2]
     fine = maps[level][1]  # its blocks begin two later than the window's at twice the resolution
     for group in range(4):
         score = (blocks * model.roots[group]).sum() + model.biases[group]
         for part in range(3 * group, 3 * group + 3):
-            y0, x0 = (2 * torch.tensor([row, column]) - 2 + model.anchors()[part]).tolist()
+            y0, x0 = (torch.tensor([row, column]) - 2 + model.anchors()[part]).tolist()
             placed = [
                 float((fine[:, y0 + dy : y0 + dy + 4, x0 + dx : x0 + dx + 4] * model.parts[part]).sum())
                 - float(model.costs[part] @ torch.tensor([dx, dy, dx * dx, dy * dy]).float())

@@ -51,12 +51,12 @@ def test_only_the_first_box_on_an_object_is_right() -> None:
 
 def test_a_window_is_remembered_once_and_weights_carry_over() -> None:
     cache = Cache(torch.tensor([[1.0, 0.0]]))
-    cache.add(0, 7, torch.tensor([-1.0, 0.0]))
-    cache.add(0, 7, torch.tensor([-1.0, 0.0]))
-    cache.add(1, 7, torch.tensor([-3.0, 0.0]))
+    cache.add((0, 7), torch.tensor([-1.0, 0.0]))
+    cache.add((0, 7), torch.tensor([-1.0, 0.0]))
+    cache.add((1, 7), torch.tensor([-3.0, 0.0]))
     assert len(cache.negatives) == 2
     first = cache.fit(10.0, 1e-6, 0)
-    cache.add(2, 0, torch.tensor([0.0, -1.0]))
+    cache.add((2, 0), torch.tensor([0.0, -1.0]))
     second = cache.fit(10.0, 1e-6, 0)
     assert second.loss > first.loss
     assert len(second.multipliers) == 4

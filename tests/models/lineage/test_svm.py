@@ -59,6 +59,36 @@ def test_the_conditions_of_karush_kuhn_and_tucker() -> None:
     assert bool(((margins[inside] - 1).abs() < 1e-2).all())
 
 
+def test_weights_have_a_least_value() -> None:
+    points, positive = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([True, False])
+    least = torch.tensor([-torch.inf, 0.5])
+    svm = fit_svm(points, positive, 10.0, tolerance=1e-6, least=least)
+    assert svm.weights.tolist() == pytest.approx([1, 0.5], abs=1e-4)
+    assert svm.loss == pytest.approx(0.5 + 0.125, abs=1e-4)
+    assert 0 <= svm.gap < 1e-4
+
+
+def test_a_least_value_costs_no_more_than_it_must() -> None:
+    """With a bound that holds, the best of all solutions that respect it: no small step is better."""
+    features, positive = _blobs(600, 2.0)
+    free = fit_svm(features, positive, 0.05, tolerance=1e-6, bias_scale=1.0)
+    least = torch.full((8,), -torch.inf)
+    least[0], least[1] = float(free.weights[0]) - 1, float(free.weights[1]) + 0.3
+    svm = fit_svm(features, positive, 0.05, tolerance=1e-6, bias_scale=1.0, least=least)
+    assert svm.weights[1] == least[1]
+    assert svm.loss > free.loss
+    sign = torch.where(positive, 1.0, -1.0)
+
+    def loss(weights: torch.Tensor, bias: float) -> float:
+        hinges = (1 - sign * (features @ weights + bias)).clamp(min=0)
+        return float(weights @ weights + bias * bias) / 2 + 0.05 * float(hinges.sum())
+
+    assert loss(svm.weights, svm.bias) == pytest.approx(svm.loss, rel=1e-4)
+    for _ in range(50):
+        step = 0.05 * torch.randn(9)
+        assert loss(torch.maximum(svm.weights + step[:8], least), svm.bias + float(step[8])) > svm.loss - 1e-3
+
+
 def test_it_continues_from_where_it_ended() -> None:
     features, positive = _blobs(600, 2.0)
     first = fit_svm(features, positive, 0.05, tolerance=1e-4)
