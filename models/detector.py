@@ -6,12 +6,11 @@ Whoever offers this can be trained, measured, exported and streamed. Knows nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from models.coco import Example
-from models.errors import DataError
 from models.target import Target
 from models.thresholds import NMS_THRESHOLD
 
@@ -83,16 +82,14 @@ class Detector(nn.Module):
         raise NotImplementedError
 
 
-class Fitted(Detector):
-    """A detector that takes in all its examples at once, instead of lowering losses batch by batch.
+class Fit(Protocol):
+    """How a detector learns that takes in all its examples at once, instead of lowering losses batch by batch."""
 
-    Has no backbone unless it says otherwise.
-    """
-
-    def fit(self, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
-        """Learn everything from annotated pictures, on the device where it is.
+    def __call__(self, model: Any, examples: list[Example], seed: int, say: Callable[[str], None], /) -> None:
+        """Learn everything from annotated pictures, on the device where the model is.
 
         Args:
+            model: the detector.
             examples: the training pictures; their classes are the config's names.
             seed: of all that is random.
             say: told in a line what was done, a few times.
@@ -100,10 +97,3 @@ class Fitted(Detector):
         Raises:
             DataError: a picture cannot be read, or there is too little to learn a class from.
         """
-        raise NotImplementedError
-
-    def start_from_imagenet(self) -> None:
-        raise DataError(f"{self.family}: has no backbone to start from ImageNet; set pretrained: false")
-
-    def early(self, blocks: int) -> Iterable[nn.Module]:
-        return ()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.detector import Config, Detector
+from models.detector import Config, Detector, Fit
 from models.lineage.dpm import Dpm, DpmConfig
+from models.lineage.dpm_fitting import fit_dpm
 from models.lineage.fast_rcnn import FastRcnn, FastRcnnConfig
 from models.lineage.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
@@ -18,6 +19,7 @@ from models.lineage.localization import Localization, LocalizationConfig
 from models.lineage.overfeat import Overfeat, OverfeatConfig
 from models.lineage.pose import Pose, PoseConfig
 from models.lineage.rcnn import Rcnn, RcnnConfig
+from models.lineage.rcnn_fitting import fit_rcnn
 from models.lineage.yolo_v1 import YoloV1, YoloV1Config
 from models.yolox import Yolox, YoloxConfig
 
@@ -28,6 +30,8 @@ class Family:
 
     config: type[Any]
     detector: type[Any]
+    fit: Fit | None = None
+    """How it learns, where that is not batch by batch."""
 
     def build(self, values: dict[str, Any]) -> Detector:
         """The network of a configuration that was written as a dict.
@@ -45,9 +49,9 @@ FAMILIES: dict[str, Family] = {
     YoloV1.family: Family(YoloV1Config, YoloV1),
     FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
     FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),
-    Dpm.family: Family(DpmConfig, Dpm),
-    Rcnn.family: Family(RcnnConfig, Rcnn),
-    HogDetector.family: Family(HogConfig, HogDetector),
+    Dpm.family: Family(DpmConfig, Dpm, fit_dpm),
+    Rcnn.family: Family(RcnnConfig, Rcnn, fit_rcnn),
+    HogDetector.family: Family(HogConfig, HogDetector, HogDetector.fit),
     FastRcnn.family: Family(FastRcnnConfig, FastRcnn),
     Localization.family: Family(LocalizationConfig, Localization),
     Pose.family: Family(PoseConfig, Pose),

@@ -23,9 +23,10 @@ from models.annotations import read_annotations
 from models.augment import Augmentation
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.coco import Example, examples_of
-from models.detector import Fitted
+from models.detector import Detector, Fit
 from models.errors import DataError, LookoutError, RecipeError
 from models.evaluate import Metrics
+from models.families import FAMILIES
 from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
@@ -82,8 +83,9 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         _make_folder(recipe.folder, resume)
         if recipe.data.proposals is not None:
             examples, validation = _proposed(recipe, examples, validation, console)
-        if isinstance(model, Fitted):
-            _fit(model, recipe, examples, validation, console)
+        fit = FAMILIES[recipe.model.family].fit
+        if fit is not None:
+            _fit(fit, model, recipe, examples, validation, console)
             return _done(recipe, validation.examples if validation else examples, console)
         trainer = build(recipe, model)
         _say_start(trainer, examples, console)
@@ -96,7 +98,8 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
 
 
 def _fit(
-    model: Fitted,
+    fit: Fit,
+    model: Detector,
     recipe: Recipe,
     examples: list[Example],
     validation: ValidationSet | None,
@@ -105,7 +108,7 @@ def _fit(
     """All of a training without epochs: fit, measure, keep."""
     started = time.monotonic()
     console.print(f"fitting {recipe.name}: {len(examples)} pictures")
-    model.fit(examples, recipe.seed, console.print)
+    fit(model, examples, recipe.seed, console.print)
     model.eval()
     device = next(chain(model.parameters(), model.buffers())).device
     metrics = None if validation is None else validate(model, validation, device)

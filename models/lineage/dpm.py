@@ -17,21 +17,20 @@ overlapping boxes is not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.coco import Example
 from models.lineage.distance_transform import transform
 from models.lineage.dpm_cnn import assemble, maxout, pool_by_distance
-from models.lineage.dpm_fitting import fit_dpm
-from models.lineage.dpm_objects import ROOTS_STEP
 from models.lineage.hog import CELL, CHANNELS
 from models.lineage.pyramid import BORDER, Pyramid, Windows, levels_of
 from models.lineage.sliding import SlidingDetector
+
+ROOTS_STEP = CELL // 2
+"""Pixels, in their own level, between neighbouring windows of a root: a cell of the parts' level."""
 
 _MARGIN = BORDER // CELL
 """By so many blocks a map begins later, in the parts' blocks, than a root's window does."""
@@ -194,7 +193,3 @@ class Dpm(SlidingDetector):
         """The score of every window for every class, its best component's: float32 (B, N, C)."""
         best = [maxout(self.scores(each), self.config.components).flatten(2) for each in responses]
         return torch.cat(best, 2).transpose(1, 2)
-
-    @torch.no_grad()
-    def fit(self, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
-        fit_dpm(self, examples, seed, say)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,13 +20,11 @@ from torch.nn import functional
 
 from models.coco import Example
 from models.errors import DataError
+from models.lineage.dpm import Dpm, Responses
 from models.lineage.dpm_objects import MIDDLE, Objects, objects_of
 from models.lineage.mining import Cache, Scene, chosen, negatives
 from models.lineage.sliding import CALIBRATED
 from models.lineage.svm import Svm
-
-if TYPE_CHECKING:
-    from models.lineage.dpm import Dpm, Responses
 
 _DISPLACEMENT = 0.1
 """Features of a displacement are this part of it: no larger than others, or the SVM would take for ever."""
@@ -85,8 +82,9 @@ class Placement:
     """The component, and how far its parts moved."""
 
 
+@torch.no_grad()
 def fit_dpm(model: Dpm, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
-    """See :meth:`models.detector.Fitted.fit`."""
+    """See :class:`models.detector.Fit`."""
     config = model.config
     objects = objects_of(model, examples)
     chosen_ones = chosen(examples, config.pictures, seed)

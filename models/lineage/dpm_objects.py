@@ -8,7 +8,6 @@ as at a small level of its own. Knows nothing of placing parts or of the SVM.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,14 +16,10 @@ from models.boxes import pairwise_iou
 from models.coco import Example
 from models.errors import DataError
 from models.lineage.cutting import CONTEXT, cut_objects
+from models.lineage.dpm import ROOTS_STEP, Dpm
 from models.lineage.hog import CELL
 from models.lineage.mining import chosen
 
-if TYPE_CHECKING:
-    from models.lineage.dpm import Dpm
-
-ROOTS_STEP = CELL // 2
-"""Pixels, in their own level, between neighbouring windows of a root: a cell of the parts' level."""
 MIDDLE = CONTEXT // ROOTS_STEP
 """Row and column of the window, on the small level, that the annotation says."""
 PLACED = 0.7

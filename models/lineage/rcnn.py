@@ -10,7 +10,7 @@ Is fitted in stages, by :mod:`models.lineage.rcnn_fitting`. Knows nothing of whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbones import build_backbone
-from models.coco import Example
-from models.detector import Fitted
+from models.detector import Detector
 from models.lineage.box_coding import clip, decode
 from models.lineage.box_head import candidates
 from models.lineage.roi import regions_of, roi_align, roi_pool
@@ -55,7 +54,7 @@ class RcnnConfig:
     """The regressions' lambda (appendix C)."""
 
 
-class Rcnn(Fitted):
+class Rcnn(Detector):
     """The whole detector."""
 
     family = "rcnn"
@@ -140,11 +139,6 @@ class Rcnn(Fitted):
         """Boxes (..., 4) as the regressions of each class would have them: (..., C, 4)."""
         ways = functional.linear(features, self.ways.flatten(0, 1), self.offsets.flatten())
         return decode(ways.view(*boxes.shape[:-1], -1, 4), boxes[..., None, :])
-
-    def fit(self, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
-        from models.lineage.rcnn_fitting import fit_rcnn  # it needs this class
-
-        fit_rcnn(self, examples, seed, say)
 
     def start_from_imagenet(self) -> None:
         self.backbone.load_imagenet()

@@ -6,13 +6,14 @@ is scored, and how that is learnt.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.coco import Example
-from models.detector import Config, Fitted
+from models.detector import Config, Detector
+from models.errors import DataError
 from models.lineage.mining import Scene, found
 from models.lineage.platt import fit_platt
 from models.lineage.pyramid import Windows, object_boxes
@@ -25,7 +26,7 @@ _LEAST_SLOPE = 0.01
 """However poor a detector is, a higher score is not less likely to be right."""
 
 
-class SlidingDetector(Fitted):
+class SlidingDetector(Detector):
     """A score for every window of every class, which a curve turns into how likely a detection is right."""
 
     nms_threshold = 0.3  # R-CNN's; at Felzenszwalb's 0.5 people keep a second box
@@ -68,6 +69,12 @@ class SlidingDetector(Fitted):
     def picture(self, scene: Scene) -> Tensor:
         """Normalised, float32 (1, 3, H, W), where the detector is."""
         return self.normalise(scene.image[None].to(self.axes.device))
+
+    def start_from_imagenet(self) -> None:
+        raise DataError(f"{self.family}: has no backbone to start from ImageNet; set pretrained: false")
+
+    def early(self, blocks: int) -> Iterable[nn.Module]:
+        return ()
 
     def calibrate(self, scenes: list[Scene], say: Callable[[str], None]) -> None:
         """Fit each class's curve to what is found in pictures, and whether it is right."""

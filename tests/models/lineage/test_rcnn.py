@@ -13,7 +13,7 @@ from models.lineage import rcnn
 from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.lineage.rcnn import Rcnn, RcnnConfig
-from models.lineage.rcnn_fitting import ridge
+from models.lineage.rcnn_fitting import fit_rcnn, ridge
 from models.validate import ValidationSet, load_validation, validate
 from tests.models.conftest import SHAPES, draw_shapes
 from tests.models.lineage.small import use_small
@@ -72,7 +72,7 @@ def test_it_fits_a_handful_of_pictures(tmp_path: Path) -> None:
     model = Rcnn(RcnnConfig(SHAPES, 96, 128, str(RULE), crop=64, context=8, steps=2, ridge=10.0))
     model.start_from_imagenet()
     said: list[str] = []
-    model.fit(examples, 0, said.append)
+    fit_rcnn(model, examples, 0, said.append)
     print("\n".join(said))
     read = load_validation(shapes, shapes.parent, SHAPES)
     metrics = validate(model.eval(), ValidationSet(examples, read.truth, SHAPES), torch.device("cpu"))
@@ -83,4 +83,4 @@ def test_it_fits_a_handful_of_pictures(tmp_path: Path) -> None:
 
 def test_without_objects_there_is_nothing_to_learn(untrained: Rcnn, shapes: Path) -> None:
     with pytest.raises(DataError, match="nothing to learn"):
-        untrained.fit([], 0, print)
+        fit_rcnn(untrained, [], 0, print)
