@@ -25,6 +25,8 @@ from models.lineage.roi import regions_of, roi_align, roi_pool
 
 _AT_ONCE = 64
 """So many proposals of a picture go through the network together, or their features would fill the memory."""
+_EXPORTED_AT_ONCE = 500
+"""In an exported graph, which has the whole network once for each such part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ class Rcnn(Detector):
 
     def features(self, images: Tensor, boxes: Tensor) -> Tensor:
         """What the backbone makes of boxes (B, R, 4) in normalised images: float32 (B, R, channels)."""
+        at_once = _EXPORTED_AT_ONCE if torch.compiler.is_exporting() else _AT_ONCE
         described = [
-            self.described(images, part).view(*part.shape[:2], -1) for part in torch.split(boxes, _AT_ONCE, 1)
+            self.described(images, part).view(*part.shape[:2], -1) for part in torch.split(boxes, at_once, 1)
         ]
         return torch.cat(described, 1) * self.scale
 
