@@ -16,6 +16,7 @@ FLAPPING_SECONDS ?= 300
 
 BIN := $(VENV)/bin
 comma := ,
+# Python compiles a module when it first imports it; pip would compile all of torch, a minute more.
 # One stamp per set of extras: the demo does not need torch, which is gigabytes where there is a GPU.
 STAMP = $(VENV)/.installed-$(or $(subst $(comma),-,$(EXTRAS)),app)
 DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-nice \
@@ -30,7 +31,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(if $(findstring test,$(EXTRAS)),$(MAKE) --no-print-directory debian)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	touch $@
 
 # The tests want real browsers, a real RTSP server and other WebRTC clients. Where apt is not there, they say what they miss.

@@ -109,7 +109,7 @@ def test_boxes_of_float16_are_not_rounded_to_its_steps(lower: Path, model: Path)
         assert np.abs(exact.boxes[sure] - half.boxes[sure]).max(initial=0.0) < 0.3
 
 
-@pytest.mark.parametrize("wanted", ["fp16", "int8"])
+@pytest.mark.parametrize("wanted", ["fp16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_a_graph_in_a_loop_is_lowered_inside_it(wanted: str, model: Path, tmp_path: Path) -> None:
     single = load(model)
     for value in (single.graph.input[0], *single.graph.output):

@@ -47,6 +47,7 @@ def test_deformable_detr(tmp_path: Path) -> None:
     assert "sigmoid" in said
 
 
+@pytest.mark.slow
 def test_rf_detr_boxes_first(tmp_path: Path) -> None:
     path = small_detrs.rf_detr(tmp_path / "rf.onnx")
     spec, said = proven(path, Wishes(names=("none", "a", "b")))
