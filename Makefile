@@ -16,7 +16,10 @@ FLAPPING_SECONDS ?= 300
 
 BIN := $(VENV)/bin
 comma := ,
-# Python compiles a module when it first imports it; pip would compile all of torch, a minute more.
+# Python compiles a module when it first imports it, where pip would compile all of torch (a minute more), and keeps
+# that, whatever the environment says: the tests start it dozens of times.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One stamp per set of extras: the demo does not need torch, which is gigabytes where there is a GPU.
 STAMP = $(VENV)/.installed-$(or $(subst $(comma),-,$(EXTRAS)),app)
 DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-nice \
