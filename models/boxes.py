@@ -43,10 +43,20 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     return paired_iou(first[:, None], second[None])
 
 
-def _intersection_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def paired_intersection(first: Tensor, second: Tensor) -> Tensor:
+    """Areas (...) that boxes (..., 4) and (..., 4) share, pair by pair."""
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
+    return (high - low).clamp(min=0).prod(-1)
+
+
+def covered(boxes: Tensor, by: Tensor) -> Tensor:
+    """How much of each box (N, 4) lies in each of others (M, 4): (N, M), 0 to 1."""
+    return paired_intersection(boxes[:, None], by[None]) / (area(boxes)[:, None] + _EPSILON)
+
+
+def _intersection_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    intersection = paired_intersection(first, second)
     return intersection, area(first) + area(second) - intersection
 
 

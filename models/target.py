@@ -7,6 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.boxes import covered
+
+IGNORED_SHARE = 0.5
+"""A box of which more lies in an ignored one is not learned as background."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -26,3 +31,8 @@ class Target:
     def to(self, device: torch.device) -> Target:
         parts = (self.boxes, self.classes, self.ignored, self.partial, self.proposals)
         return Target(*(part.to(device) for part in parts))
+
+
+def in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
+    """bool (N,): whether most of a box (N, 4) lies in one of the ignored (K, 4)."""
+    return (covered(boxes, ignored) > IGNORED_SHARE).any(1)

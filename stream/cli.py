@@ -21,6 +21,7 @@ from export.catalogue import DEFAULT, resolve_model
 from stream.arguments import input_size, names, ranks, triple
 from stream.errors import LookoutError, UsageError, redact
 from stream.logs import configure_logging
+from stream.memory import keep_freed
 from stream.video_commands import add_detect, add_model_options, add_watch, settings_of
 
 OPTIONAL = {
@@ -273,6 +274,7 @@ def _annotated(options: argparse.Namespace) -> Any:
 def _train(options: argparse.Namespace) -> None:
     from models.train import train
 
+    keep_freed()
     train(options.recipe, resume=not options.restart)
 
 

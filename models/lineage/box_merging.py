@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.boxes import area
+from models.boxes import area, paired_intersection
 
 MATCH_THRESHOLD = 0.6
 """Boxes at or below this match score become one. The paper's own threshold is not published."""
@@ -29,9 +29,7 @@ MATCH_THRESHOLD = 0.6
 def match_scores(boxes: Tensor) -> Tensor:
     """How badly each pair of boxes (N, 4) matches: (N, N), 0 for equal ones."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)  # (N, N)
+    intersection = paired_intersection(boxes[:, None], boxes[None])  # (N, N)
     areas = area(boxes).clamp(min=1e-7)
     mean_area = (areas[:, None] + areas[None]) / 2
     # Not torch.cdist, which loses digits where boxes are far from the origin and near to each other.

@@ -31,11 +31,10 @@ from torch.nn import functional
 
 from models.backbones import build_backbone
 from models.backbones.backbone import Backbone
-from models.boxes import area
 from models.detector import Detector
 from models.lineage.dense import fully_connected
 from models.lineage.map_shape import map_shape
-from models.target import Target
+from models.target import Target, in_ignored
 
 BOX_WEIGHT = 50.0
 """Squared errors of coordinates in 0 to 1 are small: a tenth of the picture on each makes 0.02."""
@@ -193,19 +192,10 @@ class Localization(Detector):
         matching = match(BOX_WEIGHT * errors + log_scores[:, nothing:] - log_scores[:, target.classes])
         labels = torch.full((len(logits),), nothing, device=logits.device)
         labels[matching.outputs] = target.classes[matching.targets]
-        counted = (labels != nothing) | ~self._ignored(corners, target)
+        counted = (labels != nothing) | ~in_ignored(self._to_pixels(corners.mean(1)), target.ignored)
         class_loss = functional.cross_entropy(logits[counted], labels[counted], reduction="sum")
         box_loss = errors[matching.outputs, matching.targets].sum()
         return class_loss, box_loss, int(counted.sum()), len(matching.outputs)
-
-    @torch.no_grad()
-    def _ignored(self, corners: Tensor, target: Target) -> Tensor:
-        """bool (K,): whether most of an output's box lies in an ignored one."""
-        boxes = self._to_pixels(corners.mean(1))[:, None]  # (K, 1, 4)
-        low = torch.maximum(boxes[..., :2], target.ignored[:, :2])
-        high = torch.minimum(boxes[..., 2:], target.ignored[:, 2:])
-        inside = (high - low).clamp(min=0).prod(-1) > area(boxes) / 2
-        return inside.any(1)
 
     def start_from_imagenet(self) -> None:
         self.backbone.load_imagenet()

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from models.augment import Sample, letterboxed
-from models.boxes import area, nms, pairwise_iou
+from models.boxes import nms, pairwise_iou
 from models.coco import Example
 from models.lineage.svm import Svm, fit_svm
+from models.target import in_ignored
 
 BACKGROUND_IOU = 0.3
 """A window that overlaps an object by more is no negative (R-CNN's figure)."""
-_IGNORED = 0.5
-"""A window of which more lies in an ignored area is neither positive nor negative."""
 _DISTINCT = 0.5
 """Of windows that overlap by more, only the one with the highest score is taken."""
 
@@ -75,9 +74,7 @@ def background(scene: Scene, class_: int, boxes: Tensor) -> Tensor:
     objects = scene.of_class(class_)
     if len(objects):
         free &= pairwise_iou(boxes, objects).amax(1) < BACKGROUND_IOU
-    if len(scene.ignored):
-        free &= covered(boxes, scene.ignored).amax(1) <= _IGNORED
-    return free
+    return free & ~in_ignored(boxes, scene.ignored)
 
 
 def negatives(scene: Scene, class_: int, boxes: Tensor, scores: Tensor, above: float, count: int) -> Tensor:
@@ -99,13 +96,6 @@ def negatives(scene: Scene, class_: int, boxes: Tensor, scores: Tensor, above: f
     return rows[nms(boxes[rows], scores[rows], zeros, _DISTINCT)[:count]]
 
 
-def covered(boxes: Tensor, areas: Tensor) -> Tensor:
-    """How much of each box (N, 4) lies in each area (K, 4): float (N, K), 0 to 1."""
-    low = torch.maximum(boxes[:, None, :2], areas[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], areas[None, :, 2:])
-    return (high - low).clamp(min=0).prod(-1) / area(boxes)[:, None].clamp(min=1e-6)
-
-
 def found(
     scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int, nms_threshold: float = _DISTINCT
 ) -> tuple[Tensor, Tensor]:
@@ -123,9 +113,7 @@ def found(
     if len(objects):
         overlaps = pairwise_iou(boxes[rows], objects)  # (K, M)
         right[(overlaps >= 0.5).float().argmax(0)[overlaps.amax(0) >= 0.5]] = True
-    known = torch.ones(len(rows), dtype=torch.bool)
-    if len(scene.ignored):
-        known = right | (covered(boxes[rows], scene.ignored).amax(1) <= _IGNORED)
+    known = right | ~in_ignored(boxes[rows], scene.ignored)
     return scores[rows][known], right[known]
 
 

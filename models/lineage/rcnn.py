@@ -47,7 +47,9 @@ class RcnnConfig:
     """Of fine-tuning, with 128 proposals each."""
     learning_rate: float = 0.001
     pictures: int = 200
-    """At most so many training pictures are searched for hard negatives; their features are kept."""
+    """At most so many training pictures are searched for hard negatives; their features are kept,"""
+    regions: int = 600
+    """of so many proposals each, the best first."""
     rounds: int = 2
     """Of mining."""
     cost: float = 0.001

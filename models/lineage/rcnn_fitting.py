@@ -141,7 +141,7 @@ def _describe(model: Rcnn, example: Example) -> Described:
     placed = letterboxed(example, config.input_height, config.input_width)
     parts = (placed.image, placed.boxes, placed.classes, placed.ignored)
     scene = Scene(*map(torch.from_numpy, parts))
-    boxes = torch.cat([torch.from_numpy(placed.proposals), scene.boxes])
+    boxes = torch.cat([torch.from_numpy(placed.proposals[: config.regions]), scene.boxes])
     image = model.normalise(scene.image[None].to(device))
     features = [model.described(image, part[None].to(device)).cpu() for part in torch.split(boxes, _AT_ONCE)]
     return Described(scene, boxes, torch.cat(features))

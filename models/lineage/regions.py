@@ -11,11 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.boxes import area, pairwise_iou
-from models.target import Target
-
-IGNORED_SHARE = 0.5
-"""A box with at least this part of its area in an ignored one is not sampled as background."""
+from models.boxes import pairwise_iou
+from models.target import Target, in_ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,11 @@ def match_anchors(anchors: Tensor, target: Target, high: float = 0.7, low: float
     overlaps = pairwise_iou(anchors, target.boxes)  # (N, M)
     if overlaps.shape[1] == 0:
         background = torch.full((len(anchors),), -1, device=anchors.device)
-        return torch.where(in_ignored(anchors, target), -2, background)
+        return torch.where(in_ignored(anchors, target.ignored), -2, background)
     best, row = overlaps.max(1)
     nearest = overlaps.max(0).values
     chosen = ((overlaps == nearest) & (nearest > 0)).any(1)
-    is_background = (best < low) & ~in_ignored(anchors, target)
+    is_background = (best < low) & ~in_ignored(anchors, target.ignored)
     matched = torch.where(is_background, -1, -2)
     return torch.where((best >= high) | chosen, row, matched)
 
@@ -77,16 +74,8 @@ def match_regions(boxes: Tensor, target: Target, high: float = 0.5, low: float =
         )
     else:
         best, row = overlaps.max(1)
-    is_background = (best >= low) & ~in_ignored(boxes, target)
+    is_background = (best >= low) & ~in_ignored(boxes, target.ignored)
     return torch.where(best >= high, row, torch.where(is_background, -1, -2))
-
-
-def in_ignored(boxes: Tensor, target: Target) -> Tensor:
-    """bool (N,): whether half of a box (N, 4) or more lies in one ignored box."""
-    low = torch.maximum(boxes[:, None, :2], target.ignored[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], target.ignored[None, :, 2:])
-    inside = (high - low).clamp(min=0).prod(-1)
-    return (inside >= IGNORED_SHARE * area(boxes)[:, None].clamp(min=1e-6)).any(1)
 
 
 def sample(matches: Tensor, count: int, object_share: float) -> Sample:

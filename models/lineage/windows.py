@@ -15,15 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.boxes import area, pairwise_iou
+from models.boxes import area, paired_intersection, pairwise_iou
 from models.lineage.regions import some_of
-from models.target import Target
+from models.target import IGNORED_SHARE, Target
 
 FILLED = 0.8
 POSITIVE_IOU = 0.5
 NEGATIVE_IOU = 0.3
-IGNORED_SHARE = 0.5
-"""A window is no negative where so much of it, or of an ignored box, is in the other."""
 
 POSITIVES = 32
 """At most so many of a picture's windows are learned as objects."""
@@ -102,8 +100,6 @@ def _negatives(negative: Tensor, objectness: Tensor, wanted: int) -> Tensor:
 
 def _ignored(windows: Tensor, ignored: Tensor) -> Tensor:
     """bool (N,): whether most of a window lies in an ignored box, or most of such a box in the window."""
-    low = torch.maximum(windows[:, None, :2], ignored[:, :2])
-    high = torch.minimum(windows[:, None, 2:], ignored[:, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)  # (N, K)
+    shared = paired_intersection(windows[:, None], ignored[None])  # (N, K)
     smaller = torch.minimum(area(windows)[:, None], area(ignored))
     return (shared > IGNORED_SHARE * smaller).any(1)

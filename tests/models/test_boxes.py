@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.boxes import cxcywh_to_xyxy, nms, paired_giou, paired_iou, pairwise_iou
+from models.boxes import covered, cxcywh_to_xyxy, nms, paired_giou, paired_iou, pairwise_iou
 
 
 def test_overlaps_by_hand() -> None:
@@ -23,6 +23,13 @@ def test_pairwise_is_paired_for_every_pair() -> None:
         for column in range(3):
             assert matrix[row, column] == paired_iou(boxes[row], boxes[4 + column])
     assert pairwise_iou(boxes[:0], boxes).shape == (0, 7)
+
+
+def test_what_lies_in_another_box() -> None:
+    ignored = torch.tensor([[50.0, 0, 70, 20]])
+    boxes = torch.tensor([[40.0, 0, 70, 20], [40, 0, 62, 40], [0, 0, 9, 9], [55, 5, 55, 9]])
+    assert covered(boxes, ignored)[:, 0].tolist() == pytest.approx([2 / 3, 240 / 880, 0, 0])
+    assert covered(boxes, ignored[:0]).shape == (4, 0)
 
 
 def test_centres_become_corners() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from models.lineage.mining import Cache, Scene, background, covered, found, negatives
+from models.lineage.mining import Cache, Scene, background, found, negatives
 
 OBJECT, IGNORED = [0.0, 0, 10, 10], [50.0, 0, 70, 20]
 
@@ -31,8 +30,6 @@ def test_objects_of_the_class_and_ignored_areas_are_no_background() -> None:
         ]
     )
     assert background(_scene(), 0, boxes).tolist() == [False, True, True, False, False, True]
-    shares = covered(boxes[4:], torch.tensor([IGNORED]))[:, 0].tolist()
-    assert shares == pytest.approx([2 / 3, 240 / 880])
 
 
 def test_negatives_are_the_best_that_differ() -> None:
