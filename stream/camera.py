@@ -27,7 +27,7 @@ from stream.rate import Rate, Throttle
 from stream.regions import Regions
 from stream.sources import PUBLISHED
 from stream.sources.inlet import Inlet
-from stream.tracking import Tracker, TrackerParameters
+from stream.tracking import Tracker, TrackerParameters, View
 from stream.webrtc.audience import Audience
 from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import SOURCE, Rendition, lower, offered
@@ -203,7 +203,7 @@ class Camera:
         if _size(frame) != self._tracked_size:  # the boxes of the old picture mean nothing in the new one
             self._tracker.clear()
             self._tracked_size = _size(frame)
-        tracks = self._tracker.update(detections, frame.time_s)
+        tracks = self._tracker.update(detections, frame.time_s, View.of(frame.picture))
         self._newest = (frame, tracks)
         self._detected += 1
         self.detect_ages.observe(monotonic() - frame.captured_at)

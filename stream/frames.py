@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Self
 
 import numpy as np
@@ -78,6 +79,19 @@ class Detections:
     @classmethod
     def empty(cls) -> Self:
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+class TrackState(IntEnum):
+    """In a track's life."""
+
+    TENTATIVE = 0
+    """Seen, but too little to be shown."""
+    CONFIRMED = 1
+    """Seen in this frame."""
+    COASTING = 2
+    """Not seen in this frame, shown where it should be."""
+    LOST = 3
+    """Unseen for so long that it is not shown; known again where it comes back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from stream.progress import FrameProgress
 from stream.sources import Source, SourceOptions, local_path, open_source
 from stream.sources.images import RATE, is_pattern, is_pictures, picture_files
 from stream.sources.seek import half_a_frame_s, position
-from stream.tracking import Tracker, TrackerParameters
+from stream.tracking import Tracker, TrackerParameters, View
 from stream.video_file import SegmentedVideo, annotated, annotated_in_segments
 from stream.writers import Format, Writer, annotations_path, opened, partial_path
 
@@ -51,7 +51,7 @@ class Reads(Protocol):
 class Follows(Protocol):
     """What is needed of a tracker."""
 
-    def update(self, detections: Detections, time_s: float) -> Tracks: ...
+    def update(self, detections: Detections, time_s: float, view: View | None = None) -> Tracks: ...
 
     def state(self) -> dict[str, Any]: ...
 
@@ -67,7 +67,7 @@ class FrameWriter(Protocol):
 class Untracked:
     """In a tracker's place where pictures have nothing to do with each other: every id is -1."""
 
-    def update(self, detections: Detections, time_s: float) -> Tracks:
+    def update(self, detections: Detections, time_s: float, view: View | None = None) -> Tracks:
         count = len(detections)
         return Tracks(
             detections.boxes,
@@ -273,7 +273,7 @@ def run(
             if frame is None:
                 break
             (detections,) = detector.detect([frame.picture], threshold)
-            tracks = tracker.update(detections, frame.time_s)
+            tracks = tracker.update(detections, frame.time_s, View.of(frame.picture))
             if write is not None:
                 write.write(frame, tracks)
             if video_out is not None:

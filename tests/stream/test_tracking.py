@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stream.frames import Detections, Tracks
-from stream.tracking import Tracker, TrackerParameters
+from stream.tracking import LifeParameters, Tracker, TrackerParameters
 
 
 def seen(*boxes: tuple[float, float, float, float], score: float = 0.9, label: int = 0) -> Detections:
@@ -146,7 +146,7 @@ def test_a_threshold_admits_a_weaker_detector() -> None:
     for threshold in (0.01, 0.99):
         strict = TrackerParameters.for_threshold(threshold)
         assert strict.low_score <= strict.high_score
-        assert strict.birth_score - strict.doubt > 0
+        assert strict.life.birth_score - strict.life.doubt > 0
 
 
 def test_prediction_follows_time_and_changes_nothing() -> None:
@@ -224,7 +224,7 @@ def test_nonsense_never_raises(data: st.DataObject) -> None:
 
 def test_thousands_of_boxes_and_a_frozen_clock_stay_bounded() -> None:
     rng = np.random.default_rng(0)
-    parameters = TrackerParameters(max_tracks=200, max_detections=150)
+    parameters = TrackerParameters(max_detections=150, life=LifeParameters(most=200))
     tracker = Tracker(parameters)
     for _ in range(20):
         corners = rng.uniform(0, 4000, (5000, 2))
@@ -233,11 +233,11 @@ def test_thousands_of_boxes_and_a_frozen_clock_stay_bounded() -> None:
             boxes.astype(np.float32), rng.uniform(0, 1, 5000).astype(np.float32), np.zeros(5000, np.int64)
         )
         assert len(tracker.update(crowd, 1.0)) <= 200
-    assert tracker._snapshot.records.size <= 200
+    assert len(tracker._snapshot.tracks) <= 200
     for _ in range(3000):
         tracks = tracker.update(Detections.empty(), 1.0)
     assert len(tracks) == 0
-    assert tracker._snapshot.records.size == 0, "a frozen clock still lets go of what is gone"
+    assert len(tracker._snapshot.tracks) == 0, "a frozen clock still lets go of what is gone"
 
 
 def test_a_clock_that_jumps_back_loses_nothing() -> None:
