@@ -31,10 +31,12 @@ DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp
 
 setup: $(STAMP)
 
+# TrackEval asks for an OpenCV that would overwrite ours, but does not need it for what we ask of it.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(if $(findstring test,$(EXTRAS)),$(MAKE) --no-print-directory debian)
 	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	$(if $(findstring test,$(EXTRAS)),$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --no-deps -c constraints.txt trackeval)
 	touch $@
 
 # The tests want real browsers, a real RTSP server and other WebRTC clients. Where apt is not there, they say what they miss.

@@ -27,7 +27,8 @@ from stream.rate import Rate, Throttle
 from stream.regions import Regions
 from stream.sources import PUBLISHED
 from stream.sources.inlet import Inlet
-from stream.tracking import Tracker, TrackerParameters, View
+from stream.track_feed import TrackFeed
+from stream.tracking import Tracker, TrackerParameters, TrackEvent, View
 from stream.webrtc.audience import Audience
 from stream.webrtc.hub import Hub
 from stream.webrtc.rendition import SOURCE, Rendition, lower, offered
@@ -107,6 +108,7 @@ class Camera:
         self._stopped = False
         self._forwards: Profile | str | None = None  # as its source says; None: it has none now
         self._tracker = Tracker(tracking)
+        self.track_feed = TrackFeed(names)
         self._newest: tuple[Frame, Tracks] | None = None
         self._tracked_size: tuple[int, int] | None = None
         self._connection = Connection(camera_id, config, self, self.inlet, self._on_end)
@@ -125,6 +127,7 @@ class Camera:
         if self.inlet is not None:
             self.inlet.closed = True
         self._connection.request_stop()
+        self.track_feed.close(f"camera {self.id!r} is being changed or removed")
         self.pending.close()
         for hub in self._all_hubs:
             hub.close()
@@ -200,10 +203,12 @@ class Camera:
 
     def detected(self, frame: Frame, detections: Detections) -> Tracks:
         """Take the detections of one frame (called by the detector thread, in order of time)."""
+        events: tuple[TrackEvent, ...] = ()
         if _size(frame) != self._tracked_size:  # the boxes of the old picture mean nothing in the new one
             self._tracker.clear()
-            self._tracked_size = _size(frame)
+            self._tracked_size, events = _size(frame), self._tracker.events
         tracks = self._tracker.update(detections, frame.time_s, View.of(frame.picture))
+        self.track_feed.publish(frame, self._tracker, (*events, *self._tracker.events))
         self._newest = (frame, tracks)
         self._detected += 1
         self.detect_ages.observe(monotonic() - frame.captured_at)

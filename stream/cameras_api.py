@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -42,6 +42,14 @@ def _add_reading(router: APIRouter, pipeline: Pipeline) -> None:
         if jpeg is None:
             raise SignallingError(f"camera {camera_id!r} has not shown a picture yet; try again", 503, 1)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    @router.websocket("/{camera_id}/tracks")
+    async def tracks(websocket: WebSocket, camera_id: str) -> None:
+        """A JSON message a detected frame: every track with its state, and who entered and left."""
+        try:
+            await pipeline.camera(camera_id).track_feed.serve(websocket)
+        except SignallingError as error:
+            await websocket.send_denial_response(JSONResponse({"error": str(error)}, error.status))
 
 
 def _add_changing(router: APIRouter, pipeline: Pipeline, live: LiveConfig) -> None:

@@ -202,9 +202,9 @@ def _add_bench(commands: Any) -> None:
     for name, text in BENCHMARKS.items():
         command = which.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        if name not in ("joins", "decode", "lineage"):
+        if name not in ("joins", "decode", "lineage", "tracker"):
             command.add_argument("--seconds", type=float, help="how long to measure")
-        if name not in ("viewers", "joins", "boxes", "decode", "lineage"):
+        if name not in ("viewers", "joins", "boxes", "decode", "lineage", "tracker"):
             command.add_argument("--model", default=DEFAULT, help="name or .onnx file")
         if name in ("precision", "cameras", "lineage"):
             command.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
@@ -214,6 +214,13 @@ def _add_bench(commands: Any) -> None:
             command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw seconds against AP50")
             command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
             command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
+        if name == "tracker":
+            text = "folder of annotated sequences as MOTChallenge has them; without it, made worlds only"
+            command.add_argument("--data", type=Path, metavar="DIR", help=text)
+            text = (
+                "a Python with other trackers (pip install trackers norfair), to compare with in the same run"
+            )
+            command.add_argument("--peers", metavar="PYTHON", help=text)
         if name == "precision":
             command.add_argument("--pictures", type=Path, help="folder of pictures to calibrate on")
             _add_annotated(command, "measures the AP that fp16 and int8 cost")
@@ -316,6 +323,8 @@ def _bench(options: argparse.Namespace) -> None:
             "plot": options.plot,
             "say": _say,
         }
+    if options.benchmark == "tracker":
+        more = {"data": options.data, "peers": options.peers, "say": _say}
     if options.benchmark == "precision":
         more = {"device": options.device, "pictures": options.pictures, "annotated": _annotated(options)}
     result = run(options.benchmark, str(model), getattr(options, "seconds", None), **more)

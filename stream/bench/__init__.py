@@ -13,6 +13,7 @@ BENCHMARKS = {
     "cameras": "the detector's rate with one to eight cameras, and whether each gets its share",
     "decode": "CPU a frame of each way of decoding",
     "growth": "frame age and drops while the detector is slower than the camera",
+    "tracker": "HOTA, MOTA, IDF1 and milliseconds a frame of tracking alone, beside other trackers",
     "lineage": "seconds a picture and AP from HOG to YOLO, beside the lecture's",
     "precision": "speed and accuracy of int8 and float16 against float32",
     "contract": "what pre- and postprocessing in the graph add to a stranger's bare model",
@@ -42,6 +43,10 @@ def run(benchmark: str, model: str, seconds: float | None, **more: Any) -> dict[
         from stream.bench import growth
 
         return growth.run(model=model, **length)
+    if benchmark == "tracker":
+        from stream.bench import tracker
+
+        return tracker.run(**more)
     if benchmark == "lineage":
         from stream.bench import lineage
 

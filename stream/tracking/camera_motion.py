@@ -53,9 +53,10 @@ class CameraMotion:
         height, width = luma.shape
         scale, step = _WIDTH / width, max(1, width // (2 * _WIDTH))
         coarse = np.ascontiguousarray(luma[::step, ::step])
-        small = cv2.resize(coarse, (_WIDTH, max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+        size = _WIDTH, max(1, round(height * scale))
+        small = cv2.resize(coarse, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         before, same = self._before, self._size == luma.shape
-        self._before, self._size = small, luma.shape  # type: ignore[assignment]
+        self._before, self._size = small, luma.shape
         if before is None or not same or not _changed(before, small):
             return None
         warp = _similarity(before, small, boxes * scale)
@@ -97,7 +98,8 @@ def _similarity(before: Luma, now: Luma, boxes: npt.NDArray[np.floating[Any]]) -
     corners = cv2.goodFeaturesToTrack(before, _POINTS, _QUALITY, _APART_PX, mask=background)
     if corners is None or len(corners) < _FEWEST:
         return None
-    followed, found, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, None, winSize=(15, 15), maxLevel=3)
+    flow = cv2.calcOpticalFlowPyrLK(before, now, corners, None, winSize=(15, 15), maxLevel=3)  # type: ignore[call-overload]
+    followed, found, _ = flow
     there = found[:, 0] == 1
     if there.sum() < _FEWEST:
         return None

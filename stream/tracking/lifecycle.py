@@ -27,12 +27,12 @@ _MOST_VOTES = 10.0
 class LifeParameters:
     """Scores are 0-1, times seconds."""
 
-    birth_score: float = 0.70
+    birth_score: float = 0.75
     """A track starts with a detection at least this sure."""
     doubt: float = 0.55
     """A detection speaks for its track by what its score is above this, and against it by what below."""
     confirm_evidence: float = 0.30
-    """A track is shown once what spoke for it adds up to this: two detections of 0.7, or one of 0.85."""
+    """A track is shown once what spoke for it adds up to this: two detections of 0.7 or more, or one of 0.85."""
     tentative_s: float = 0.5
     """A track not yet confirmed and unseen for longer is dropped."""
     show_s: float = 0.5

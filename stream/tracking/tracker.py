@@ -45,8 +45,9 @@ class TrackerParameters:
     """Degrees of freedom of where detections fall: fewer forgive more."""
     unsure_s: float = 0.6
     """A track unseen for longer, beyond the gap between frames, is not continued by an unsure detection."""
-    double_iou: float = 0.5
-    """A detection that overlaps a track of its class seen in this frame by more is that object once more."""
+    double_iou: float = 0.4
+    """A detection that overlaps a track of its class seen in this frame, or a surer detection that starts one,
+    by more than this is that object once more, and starts none."""
     inside: float = 0.5
     """A track unseen, of which less is in the picture, has left."""
     max_detections: int = 1000
@@ -230,11 +231,15 @@ class Tracker:
         return tracks.rows(~gone), known[~gone], left
 
     def _with_births(self, tracks: TrackTable, seen: Array, scores: Array, classes: Classes) -> TrackTable:
-        """The tracks, and new ones of detections that are no track's double."""
+        """The tracks, and new ones of detections that are no double of a track or of a surer detection."""
         others = tracks.rows(tracks.unseen_s == 0.0)
-        double = overlaps(to_corners(seen), self._model.boxes_at(others.motion)) > self._parameters.double_iou
-        double &= classes[:, None] == others.classes
-        rows = (~double.any(axis=1)).nonzero()[0][: max(0, self._parameters.life.most - len(tracks))]
+        boxes = to_corners(seen)
+        rivals = np.concatenate((self._model.boxes_at(others.motion), boxes))
+        double = overlaps(boxes, rivals) > self._parameters.double_iou
+        double &= classes[:, None] == np.concatenate((others.classes, classes))
+        order = np.argsort(np.argsort(-scores, kind="stable"))
+        double[:, len(others) :] &= order[:, None] > order
+        rows = np.flatnonzero(~double.any(axis=1))[: max(0, self._parameters.life.most - len(tracks))]
         motion = self._model.start(seen[:, rows])
         born = self._life.born(motion, self._next_id, scores[rows], classes[rows])
         self._next_id += len(rows)

@@ -16,8 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream import barcode
+from stream import feed as feeds
 from stream.encode import Codec, EncodedUnit
-from stream.webrtc import boxes
 from stream.webrtc.boxes import FEED_UNITS
 from stream.webrtc.rendition import Rendition
 from tests.aiortc_peer import AiortcPeer
@@ -107,7 +107,7 @@ async def test_a_websocket_lives_no_longer_than_its_session() -> None:
             409,
             True,
         )
-        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("boxes-")]
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("feed-")]
 
 
 async def test_who_does_not_read_costs_a_bounded_amount_and_holds_nobody_up() -> None:
@@ -131,7 +131,7 @@ async def test_who_does_not_read_costs_a_bounded_amount_and_holds_nobody_up() ->
         assert feed.dropped > 1000
         assert len(feed._waiting) <= FEED_UNITS
         assert (await http.delete(location)).status_code == 200
-        await until(lambda: feed._over is None, boxes.CLOSE_TIMEOUT_S + 2)
-        await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("boxes-")])
+        await until(lambda: feed._over is None, feeds.CLOSE_TIMEOUT_S + 2)
+        await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("feed-")])
         writer.transport.abort()
         assert reader is not None

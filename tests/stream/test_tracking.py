@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stream.frames import Detections, Tracks
-from stream.tracking import LifeParameters, Tracker, TrackerParameters
+from stream.frames import Detections, Tracks, TrackState
+from stream.tracking import LifeParameters, Tracker, TrackerParameters, View
 
 
 def seen(*boxes: tuple[float, float, float, float], score: float = 0.9, label: int = 0) -> Detections:
@@ -81,6 +82,82 @@ def test_an_unseen_object_coasts_then_hides_and_returns_with_its_id() -> None:
     assert back.coasting.tolist() == [False]
 
 
+def test_every_state_of_a_life_and_what_is_told_of_it() -> None:
+    tracker = Tracker()
+    told: list[tuple[str, float]] = []
+    states: list[str] = []
+    for frame in range(80):
+        there = 10 <= frame < 30 or frame == 33
+        tracker.update(seen(walker(100), score=0.8) if there else Detections.empty(), frame / 10)
+        told += [(event.kind, round(event.time_s, 3)) for event in tracker.events]
+        tracks, codes = tracker.everything()
+        assert tracks.ids.tolist() in ([], [1])
+        state = TrackState(codes[0]).name if len(codes) else "none"
+        states += [state] if [state] != states[-1:] else []
+    assert states == ["none", "TENTATIVE", "CONFIRMED", "COASTING", "CONFIRMED", "COASTING", "LOST", "none"]
+    assert told == [("entered", 1.1), ("left", 3.3)], "when it was confirmed, and last seen"
+
+
+def test_who_was_never_shown_neither_enters_nor_leaves() -> None:
+    tracker = Tracker()
+    for frame in range(30):
+        tracker.update(seen(walker(100), score=0.76) if frame == 3 else Detections.empty(), frame / 10)
+        assert tracker.events == ()
+
+
+def test_a_picture_of_another_kind_is_left_by_all() -> None:
+    tracker = Tracker()
+    run(tracker, 100, 0, 0, 2)
+    tracker.clear()
+    assert [(event.kind, event.id, event.class_) for event in tracker.events] == [("left", 1, 0)]
+    assert run(tracker, 100, 0, 2, 3).ids.tolist() == [2]
+
+
+@pytest.mark.parametrize(("width", "gone"), [(330, True), (2000, False)])
+def test_who_walks_out_of_the_picture_is_gone_and_who_hides_in_it_is_not(width: int, gone: bool) -> None:
+    """Walks to the right until x is 300, and is not seen from then on."""
+    tracker, view = Tracker(), View(width, 300)
+    for frame in range(20):
+        tracker.update(seen(walker(110 + 10 * frame)), frame / 10, view)
+    for frame in range(20, 30):
+        tracker.update(Detections.empty(), frame / 10, view)
+    assert [event.kind for event in tracker.events] == []
+    assert (len(tracker.everything()[0]) == 0) == gone
+
+
+def test_a_second_box_around_an_object_is_no_second_object() -> None:
+    tracker = Tracker()
+    for frame in range(10):
+        tracks = tracker.update(seen(walker(100), walker(112)), frame / 10)
+        assert tracks.ids.tolist() == [1]
+    tracks = tracker.update(
+        Detections(
+            np.array([walker(100), walker(112)], np.float32), np.full(2, 0.9, np.float32), np.array([0, 1])
+        ),
+        1.0,
+    )
+    assert tracks.ids.tolist() == [1, 2], "one of another class is"
+
+
+def test_it_goes_on_from_its_state_as_if_it_had_never_ended() -> None:
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 255, (90, 160), np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(2)]
+    one, other = Tracker(), Tracker()
+    for frame in range(40):
+        boxes = [walker(100 + 9 * frame), walker(500 - 7 * frame, 130), walker(240, 90)][: 1 + frame % 3]
+        view = View(1280, 720, np.roll(pictures[frame // 20], 8 * frame, 1))
+        tracks = one.update(seen(*boxes), frame / 10, view)
+        resumed = Tracker()
+        resumed.restore(json.loads(json.dumps(other.state())))
+        other = resumed
+        same = other.update(seen(*boxes), frame / 10, view)
+        np.testing.assert_array_equal(tracks.boxes, same.boxes)
+        np.testing.assert_array_equal(tracks.ids, same.ids)
+    for damaged in ({}, {**one.state(), "tracks": {"ids": [1]}}, {**one.state(), "camera": {"size": [1, 2]}}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            Tracker().restore(damaged)
+
+
 def test_an_id_is_never_reused() -> None:
     tracker = Tracker()
     assert run(tracker, 100, 0, 0, 1).ids.tolist() == [1]
@@ -139,8 +216,8 @@ def test_objects_of_two_classes_in_one_place_stay_apart() -> None:
 def test_a_threshold_admits_a_weaker_detector() -> None:
     weak, usual = Tracker(TrackerParameters.for_threshold(0.1)), Tracker()
     for frame in range(10):
-        tracks = weak.update(seen(walker(100), score=0.45), frame / 10)
-        assert len(usual.update(seen(walker(100), score=0.45), frame / 10)) == 0
+        tracks = weak.update(seen(walker(100), score=0.5), frame / 10)
+        assert len(usual.update(seen(walker(100), score=0.5), frame / 10)) == 0
     assert len(tracks) == 1
     assert TrackerParameters.for_threshold(0.4) == TrackerParameters()
     for threshold in (0.01, 0.99):
