@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 
 
 def plausible(expected: Array, variances: Array, seen: Array, tail: float, chance: float) -> Pairs:
-    """All pairs of a track and a detection that are likelier the same object than not.
+    """All pairs of a track and a detection that are likelier the same object than not, and some that are not.
 
     How likely a track shows itself as a detection has the density of Student's t with ``tail`` degrees
     of freedom, a Gaussian with heavier tails, since detections of half hidden objects are off by more
@@ -57,21 +57,20 @@ def plausible(expected: Array, variances: Array, seen: Array, tail: float, chanc
     off = seen[:, detections] - expected[:, tracks]
     squares = np.add.reduce(off * off / variances[:, tracks])
     gains = best[tracks] - 0.5 * (tail + 4.0) * np.log1p(squares / tail)
-    return Pairs(tracks, detections, gains).where(gains > 0.0)
+    return Pairs(tracks, detections, gains)
 
 
 def match(pairs: Pairs) -> tuple[Indices, Indices]:
-    """The one-to-one choice (tracks, detections) of greatest total gain; a pair that gains nothing is none."""
-    pairs = pairs.where(pairs.gains > 0.0)
-    if not len(pairs.gains):
+    """The one-to-one choice (tracks, detections) of greatest total gain, from pairs that gain something."""
+    count = len(pairs.gains)
+    if len(set(pairs.tracks.tolist())) == count == len(set(pairs.detections.tolist())):
         return pairs.tracks, pairs.detections
+    # Where neither has another choice there is nothing to weigh, and what is left is small.
     alone = np.bincount(pairs.tracks)[pairs.tracks] == 1
     alone &= np.bincount(pairs.detections)[pairs.detections] == 1
-    if alone.all():
-        return pairs.tracks, pairs.detections
     contested = pairs.where(~alone)
-    tracks, rows = np.unique(contested.tracks, return_inverse=True)
-    detections, columns = np.unique(contested.detections, return_inverse=True)
+    tracks, rows = _numbered(contested.tracks)
+    detections, columns = _numbered(contested.detections)
     gains = np.zeros((len(tracks), len(detections)))
     gains[rows, columns] = contested.gains
     rows, columns = linear_sum_assignment(gains, maximize=True)
@@ -80,6 +79,12 @@ def match(pairs: Pairs) -> tuple[Indices, Indices]:
         np.concatenate((pairs.tracks[alone], tracks[rows[real]])),
         np.concatenate((pairs.detections[alone], detections[columns[real]])),
     )
+
+
+def _numbered(values: Indices) -> tuple[Indices, Indices]:
+    """The different values, and for each value which of them it is: np.unique, without sorting."""
+    there = np.bincount(values) > 0
+    return there.nonzero()[0], (np.cumsum(there) - 1)[values]
 
 
 def overlaps(first: Array, second: Array) -> Array:

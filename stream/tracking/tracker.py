@@ -199,18 +199,17 @@ class Tracker:
         p = self._parameters
         expected, variances = self._model.expected(tracks.motion)
         pairs = plausible(expected, variances, seen, p.tail, p.chance)
-        other = tracks.classes[pairs.tracks] != classes[pairs.detections]
-        if other.any():
-            pairs = Pairs(pairs.tracks, pairs.detections, pairs.gains - p.other_class * other)
+        gains = pairs.gains - p.other_class * (tracks.classes[pairs.tracks] != classes[pairs.detections])
+        pairs = Pairs(pairs.tracks, pairs.detections, gains)
         sure = scores[pairs.detections] >= p.high_score
-        rows, columns = match(pairs.where(sure))
-        unsure = pairs.where(~sure & (pairs.gains > p.unsure))
-        if not len(unsure.gains):
+        rows, columns = match(pairs.where(sure & (gains > 0.0)))
+        unsure = ~sure & (gains > p.unsure)
+        if not unsure.any():
             return rows, columns
         free = tracks.unseen_s <= p.unsure_s + gap_s
         free[rows] = False
-        unsure = unsure.where(free[unsure.tracks])
-        more_rows, more_columns = match(Pairs(unsure.tracks, unsure.detections, unsure.gains - p.unsure))
+        pairs = pairs.where(unsure & free[pairs.tracks])
+        more_rows, more_columns = match(Pairs(pairs.tracks, pairs.detections, pairs.gains - p.unsure))
         return np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
 
     def _without_gone(
@@ -268,14 +267,15 @@ class Tracker:
 
     def _as_tracks(self, tracks: TrackTable, these: Bools, ahead_s: float) -> Tracks:
         """Some of the tracks for the world outside, which may keep them."""
-        ages_s = tracks.age_s[these] + ahead_s
+        if not these.all():
+            tracks = tracks.rows(these)
         return Tracks(
-            boxes=self._model.boxes_at(tracks.motion[..., these], ahead_s).astype(np.float32),
-            scores=tracks.scores[these].astype(np.float32),
-            classes=tracks.classes[these],
-            ids=tracks.ids[these],
-            ages_s=np.maximum(ages_s, 0.0).astype(np.float32),
-            coasting=tracks.unseen_s[these] > 0.0,
+            boxes=self._model.boxes_at(tracks.motion, ahead_s).astype(np.float32),
+            scores=tracks.scores.astype(np.float32),
+            classes=tracks.classes.copy(),
+            ids=tracks.ids.copy(),
+            ages_s=np.maximum(tracks.age_s + ahead_s, 0.0).astype(np.float32),
+            coasting=tracks.unseen_s > 0.0,
         )
 
 
