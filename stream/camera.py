@@ -43,7 +43,8 @@ class CameraStatus:
 
     ``frame_age_ms`` is how long ago the newest frame with known objects was captured: it grows when
     detection falls behind or stops. ``last_picture_age_ms`` is the same of the newest picture. ``publish_age_ms``
-    is capture to handed to the viewers. ``retry_in_s`` is None unless it waits to be tried again.
+    is capture to handed to the viewers. ``retry_in_s`` is None unless it waits to be tried again. ``tracks`` is how
+    many there are in each state of a track's life, while it is live.
     """
 
     id: str
@@ -65,6 +66,7 @@ class CameraStatus:
     last_picture_age_ms: float | None
     publish_age_ms: float | None
     objects: int
+    tracks: dict[str, int]
     viewers: int
     decoded: int
     missed: int
@@ -241,6 +243,7 @@ class Camera:
     def status(self) -> CameraStatus:
         connection, hubs, own, newest = self._connection, self._all_hubs, self._source_hub, self._newest
         info, last, condition = connection.info, connection.last, connection.condition
+        live = condition.state == "live"
         ages_s = [hub.publish_age_s for hub in hubs if hub.viewers and hub.publish_age_s is not None]
         return CameraStatus(
             id=self.id,
@@ -261,7 +264,8 @@ class Camera:
             frame_age_ms=_age_ms(newest[0]) if newest else None,
             last_picture_age_ms=_age_ms(last) if last else None,
             publish_age_ms=round(max(ages_s) * 1000, 1) if ages_s else None,
-            objects=len(newest[1]) if newest and condition.state == "live" else 0,
+            objects=len(newest[1]) if newest and live else 0,
+            tracks=self._tracker.counts() if live else {},
             viewers=sum(hub.viewers for hub in hubs),
             decoded=connection.decoded,
             missed=connection.missed,

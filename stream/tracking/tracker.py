@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stream.frames import Detections, Tracks
+from stream.frames import Detections, Tracks, TrackState
 from stream.tracking.association import Pairs, covered, match, overlaps, plausible
 from stream.tracking.camera_motion import CameraMotion
 from stream.tracking.lifecycle import Bools, Classes, Indices, Lifecycle, LifeParameters, TrackTable
@@ -191,6 +191,12 @@ class Tracker:
         snapshot = self._snapshot
         states = self._life.states(snapshot.tracks, self._patience_s(snapshot))
         return self._as_tracks(snapshot.tracks, np.ones(len(states), np.bool_), 0.0), states
+
+    def counts(self) -> dict[str, int]:
+        """How many tracks are in each state, by its name."""
+        snapshot = self._snapshot
+        states = self._life.states(snapshot.tracks, self._patience_s(snapshot)).tolist()
+        return {state.name.lower(): states.count(state) for state in TrackState}
 
     def _associate(
         self, tracks: TrackTable, gap_s: float, seen: Array, scores: Array, classes: Classes

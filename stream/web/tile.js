@@ -261,6 +261,7 @@ export class Tile {
       kbps === null ? "" : `${(kbps / 1000).toFixed(1)} Mbit/s`,
       parts && `latency: ${parts}, without the camera's own`,
       `detected ${(this.#camera.detect_fps ?? 0).toFixed(0)} times a second`,
+      `tracks: ${tracked(this.#camera.tracks)}`,
       `overlay ${this.#camera.overlay}`,
       lost ? count(lost, "packet") + " lost" : "",
       this.#refused && `${this.#refused}: the picture is encoded anew`,
@@ -272,6 +273,12 @@ export class Tile {
 /** Change text only where it differs, so that a screen reader is not told the same thing each second. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** Tracks by the state of their lives, in words; nothing where there are none. */
+function tracked(tracks) {
+  const words = Object.entries(tracks).filter(([, number]) => number > 0);
+  return words.map(([state, number]) => `${number} ${state}`).join(", ") || "none";
 }
 
 function count(number, noun) {

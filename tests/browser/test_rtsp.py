@@ -43,4 +43,6 @@ def test_people_of_a_real_clip_over_rtsp_are_tracked(watch: Watch, page: Page, b
         wait_until(lambda: app.camera(name)["objects"] > 0, 20)
         status = app.camera(name)
         assert (status["state"], status["codec"], status["viewers"]) == ("live", "h264", 1)
+        assert list(status["tracks"]) == ["tentative", "confirmed", "coasting", "lost"]
+        wait_for(page, "/tracks: .*1 confirmed/.test(document.querySelector('.detail').textContent)")
         assert "hunter2" not in app.log.read_text()
