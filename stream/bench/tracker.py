@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
@@ -31,6 +32,7 @@ from stream.errors import UsageError
 from stream.frames import Detections, Tracks
 from stream.tracking import Tracker, View
 from stream.tracking.association import overlaps
+from stream.tracking.camera_motion import CameraMotion
 
 STRIDES = (1, 3)
 WORLD_RATES = (5, 25, 60)
@@ -66,7 +68,7 @@ def run(data: Path | None, peers: str | None = None, say: Say = print) -> dict[s
 
     Returns:
         ``scores`` by ``sequence/detections/stride``, ``ms_per_frame`` by number of objects, and under ``peers`` the
-        same of every other tracker.
+        same of every other tracker; ``camera_motion_ms``: of looking whether a camera of 1280x720 moved.
 
     Raises:
         UsageError: TrackEval is missing, or ``data`` has no sequences.
@@ -78,6 +80,9 @@ def run(data: Path | None, peers: str | None = None, say: Say = print) -> dict[s
     figures: dict[str, Any] = {
         "scores": {case.name: score(case, followed(case)) for case in cases},
         "ms_per_frame": {name.name: round(_ms(name), 3) for name in timed},
+        "camera_motion_ms": {
+            how: round(_camera_ms(shift), 3) for how, shift in (("still", 0), ("moving", 12))
+        },
     }
     if peers is not None:
         figures["peers"] = _peers(peers, cases, timed)
@@ -97,6 +102,8 @@ def _table(figures: dict[str, dict[str, Any]]) -> str:
     for count in ours["ms_per_frame"]:
         spent = [each["ms_per_frame"][count] for each in figures.values()]
         table.add_row(f"{count} objects, ms a frame", *(f"{ms:.2f}" for ms in spent))
+    for how, ms in ours["camera_motion_ms"].items():
+        table.add_row(f"is the camera moving, {how}, ms", f"{ms:.2f}")
     drawn = StringIO()
     Console(width=160, file=drawn).print(table)
     return drawn.getvalue()
@@ -259,6 +266,18 @@ def _ms(case: Case) -> float:
     for moment in case.moments:
         started = perf_counter()
         tracker.update(moment.detections, moment.time_s, view)
+        spent.append(1000 * (perf_counter() - started))
+    return median(spent)
+
+
+def _camera_ms(shift: int) -> float:
+    """Median of a picture that is ``shift`` pixels beside the one before it."""
+    noise = np.random.default_rng(0).integers(0, 255, (720, 1280), np.uint8)
+    picture = cv2.GaussianBlur(noise, (0, 0), 3).astype(np.uint8, copy=False)
+    pictures, camera, spent = (picture, np.roll(picture, shift, 1)), CameraMotion(), []
+    for frame in range(TIMED_FRAMES):
+        started = perf_counter()
+        camera.look(pictures[frame % 2], np.zeros((0, 4)))
         spent.append(1000 * (perf_counter() - started))
     return median(spent)
 

@@ -21,7 +21,7 @@ Luma = npt.NDArray[np.uint8]
 Warp = npt.NDArray[np.float64]
 
 _WIDTH = 240
-"""Of the small picture; from twice as wide on, pixels between are left out first, which is quicker."""
+"""About that of the small picture."""
 _CHANGED = 10
 """A pixel that differs by more has changed; noise does not."""
 _STILL_SHARE = 0.03
@@ -50,18 +50,21 @@ class CameraMotion:
             luma: uint8 (H, W).
             boxes: xyxy (N, 4), what moves of its own accord.
         """
-        height, width = luma.shape
-        scale, step = _WIDTH / width, max(1, width // (2 * _WIDTH))
+        # Means of two by two of what is left where pixels between are left out: OpenCV is quickest at that.
+        step = max(1, round(luma.shape[1] / (2 * _WIDTH)))
         coarse = np.ascontiguousarray(luma[::step, ::step])
-        size = _WIDTH, max(1, round(height * scale))
-        small = cv2.resize(coarse, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        height, width = (side // 2 for side in coarse.shape)
+        if not height or not width:
+            return None
+        coarse = coarse[: 2 * height, : 2 * width]
+        small = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         before, same = self._before, self._size == luma.shape
         self._before, self._size = small, luma.shape
         if before is None or not same or not _changed(before, small):
             return None
-        warp = _similarity(before, small, boxes * scale)
+        warp = _similarity(before, small, boxes / (2 * step))
         if warp is not None:
-            warp[:, 2] /= scale
+            warp[:, 2] *= 2 * step
         return warp
 
     def state(self) -> dict[str, Any] | None:
