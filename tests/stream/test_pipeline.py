@@ -22,7 +22,7 @@ from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
 from stream.sources import SourceOptions, open_source
-from stream.tracking import Tracker
+from stream.tracking import Tracker, View
 from stream.webrtc.rendition import Rendition
 
 
@@ -155,7 +155,7 @@ def test_exact_overlay_draws_each_frames_own_tracks(bikes: Path, detector: Detec
         tracker = Tracker(tracking)
         while (frame := source.read()) is not None:
             (found,) = detector.detect([frame.picture], tracking.low_score)
-            expected[frame.picture.pts] = tracker.update(found, frame.time_s)
+            expected[frame.picture.pts] = tracker.update(found, frame.time_s, View.of(frame.picture))
 
     drawn: list[tuple[int | None, Tracks]] = []
     hub = pipeline.cameras["clip"].hub(Rendition("h264"))
