@@ -47,7 +47,7 @@ class Truth:
         """Raises DataError: the annotations are wrong, or a picture is missing."""
         from models.evaluate import ground_truth  # needs the train extra, which other exports do without
 
-        file = read_annotations(annotated.annotations, names)
+        file = read_annotations(annotated.annotations, annotated.images, names)
         return cls(examples_of(file, annotated.images), ground_truth(file, names))
 
 

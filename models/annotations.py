@@ -10,14 +10,22 @@ from pathlib import Path
 
 from models.coco import CocoFile, Example, examples_of, read_coco
 from models.voc import read_voc
+from models.yolo_txt import is_yolo, read_yolo
 
 
-def read_annotations(path: Path, names: Sequence[str]) -> CocoFile:
-    """A COCO JSON file, a folder of VOC's or ImageNet's XML files, or a VOC list of them (.txt).
+def read_annotations(path: Path, images: Path, names: Sequence[str]) -> CocoFile:
+    """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt).
+
+    Args:
+        path: of the annotations.
+        images: the folder of the pictures; YOLO's text files do not say how large they are.
+        names: the model's classes.
 
     Raises:
         DataError: not what it seems to be, a bad entry, or nothing in it is of ``names``.
     """
+    if path.is_dir() and is_yolo(path):
+        return read_yolo(path, names, images)
     return read_voc(path, names) if path.is_dir() or path.suffix == ".txt" else read_coco(path, names)
 
 
@@ -27,4 +35,4 @@ def load_annotations(path: Path, images: Path, names: Sequence[str]) -> list[Exa
     Raises:
         DataError: as :func:`read_annotations`, or a missing picture.
     """
-    return examples_of(read_annotations(path, names), images)
+    return examples_of(read_annotations(path, images, names), images)

@@ -21,7 +21,7 @@ class ValidationSource(Strict):
     """Annotations and their pictures."""
 
     annotations: Annotated[Path, Field(strict=False)]
-    """A COCO JSON file, a folder of VOC's or ImageNet's XML files, or a VOC list of them (.txt)."""
+    """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt)."""
     images: Annotated[Path, Field(strict=False)]
 
 

@@ -223,7 +223,7 @@ def _examples(recipe: Recipe) -> list[Example]:
     found: list[Example] = []
     categories: set[str] = set()
     for source in recipe.data.train:
-        file = read_annotations(source.annotations, recipe.names)
+        file = read_annotations(source.annotations, source.images, recipe.names)
         categories.update(file.categories)
         partial = source.labelled == "partial"
         found += examples_of(file, source.images, partial, source.extend_top) * source.repeat

@@ -41,7 +41,7 @@ def load_validation(annotations: Path, images: Path, names: tuple[str, ...]) -> 
     Raises:
         DataError: the annotations are wrong or have no box of ``names``, or a picture is missing.
     """
-    file = read_annotations(annotations, names)
+    file = read_annotations(annotations, images, names)
     return ValidationSet(examples_of(file, images), ground_truth(file, names), names)
 
 

@@ -45,7 +45,7 @@ def evaluate(
     if plot is not None:
         _check_plot(plot)
     names = detector.spec.names
-    file = read_annotations(annotations, names)
+    file = read_annotations(annotations, images, names)
     predictions = list(_predictions(detector, examples_of(file, images), score_threshold))
     if plot is not None:
         from models.curve_plot import draw_curves

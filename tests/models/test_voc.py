@@ -12,6 +12,8 @@ from models.errors import DataError
 from tests.models.conftest import SHAPES
 from tests.models.voc_files import write_voc
 
+NOWHERE = Path("pictures are not looked at")
+
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
@@ -63,8 +65,10 @@ def test_the_same_annotations_as_coco_give_the_same_examples(shapes: Path, tmp_p
 
 def test_a_list_names_the_files(voc: Path) -> None:
     sets = voc.parent / "ImageSets" / "Main"
-    assert [p.file_name for p in read_annotations(sets / "val.txt", ("zebra",)).pictures] == ["000007.jpg"]
-    file = read_annotations(sets / "car_val.txt", ("car",))
+    assert [p.file_name for p in read_annotations(sets / "val.txt", NOWHERE, ("zebra",)).pictures] == [
+        "000007.jpg"
+    ]
+    file = read_annotations(sets / "car_val.txt", NOWHERE, ("car",))
     assert len(file.pictures) == 2
     assert (len(file.annotations), file.foreign) == (1, 3)
     assert file.categories == ("person", "car", "zebra")
@@ -79,7 +83,7 @@ def test_imagenets_layout_and_words(tmp_path: Path) -> None:
     (tmp_path / "LOC_synset_mapping.txt").write_text(
         "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\n"
     )
-    file = read_annotations(folder, ("n03126707", "tench"))
+    file = read_annotations(folder, NOWHERE, ("n03126707", "tench"))
     assert [picture.file_name for picture in file.pictures] == [
         "n01440764/n01440764_1.JPEG",
         "n03126707/n03126707_1.JPEG",
@@ -87,9 +91,9 @@ def test_imagenets_layout_and_words(tmp_path: Path) -> None:
     assert [annotation.class_ for annotation in file.annotations] == [1, 0]
     assert file.annotations[0].box == (0, 4, 50, 40)
     assert set(file.categories) == {"n03126707", "tench"}
-    assert read_annotations(folder, ("tench, Tinca tinca",)).foreign == 1
+    assert read_annotations(folder, NOWHERE, ("tench, Tinca tinca",)).foreign == 1
     with pytest.raises(DataError, match="crane is n02012849 and n03126707; name the class by"):
-        read_annotations(folder, ("crane",))
+        read_annotations(folder, NOWHERE, ("crane",))
 
 
 @pytest.mark.parametrize(
@@ -127,26 +131,26 @@ def test_bad_files_are_named(voc: Path, before: str, after: str, message: str) -
     assert before in text
     path.write_text(text.replace(before, after))
     with pytest.raises(DataError, match=message) as caught:
-        read_annotations(voc, ("car", "person"))
+        read_annotations(voc, NOWHERE, ("car", "person"))
     assert str(path) in str(caught.value)
 
 
 def test_what_is_no_annotation(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no object in its files \(person, car, zebra\) is of bus"):
-        read_annotations(voc, ("bus",))
+        read_annotations(voc, NOWHERE, ("bus",))
     with pytest.raises(DataError, match=r"has no \.xml file in it; expected a folder of VOC's XML"):
-        read_annotations(voc.parent / "JPEGImages", ("car",))
+        read_annotations(voc.parent / "JPEGImages", NOWHERE, ("car",))
     with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
-        read_annotations(tmp_path / "none.txt", ("car",))
+        read_annotations(tmp_path / "none.txt", NOWHERE, ("car",))
     empty = voc.parent / "ImageSets" / "Main" / "empty.txt"
     empty.write_text("\n")
     with pytest.raises(DataError, match="lists nothing"):
-        read_annotations(empty, ("car",))
+        read_annotations(empty, NOWHERE, ("car",))
     empty.write_text("999999\n")
     with pytest.raises(DataError, match=r"999999\.xml: cannot be read"):
-        read_annotations(empty, ("car",))
+        read_annotations(empty, NOWHERE, ("car",))
     (voc.parent / "LOC_synset_mapping.txt").write_text("n01440764\n")
     with pytest.raises(
         DataError, match=r"LOC_synset_mapping\.txt: line 1: 'n01440764', expected a synset's id"
     ):
-        read_annotations(voc, ("car",))
+        read_annotations(voc, NOWHERE, ("car",))
