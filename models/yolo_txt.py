@@ -1,9 +1,9 @@
 """Annotated pictures from YOLO's text files, one a picture: ``class cx cy width height`` a line.
 
-The numbers are parts of the picture. A line with more numbers is a polygon, ``class x1 y1 x2 y2 ...``, of which the box around it is taken. A picture
-without a text file has no object, as this format has it. Classes are numbers; what they are called stands in a YAML
-file with ``names`` (``data.yaml``), or one a line in ``classes.txt`` or ``obj.names``, beside the text files or above.
-File and line name whatever is wrong.
+The numbers are parts of the picture. A line with more of them is a polygon, ``class x1 y1 x2 y2 ...``, of which the
+box around it is taken. A picture without a text file has no object, as this format has it. Classes are numbers; what
+they are called stands in a YAML file with ``names`` (``data.yaml``), or one a line in ``classes.txt`` or
+``obj.names``, beside the text files or above. File and line name whatever is wrong.
 
 Knows nothing of tensors, models or augmentation.
 """
