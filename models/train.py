@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.recipe import Recipe, load_recipe
+from models.run_report import RunReport
 from models.trainer import Trainer, build, network, rate_at, step
 from models.validate import ValidationSet, load_validation, validate
 
@@ -83,17 +85,18 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         _make_folder(recipe.folder, resume)
         if recipe.data.proposals is not None:
             examples, validation = _proposed(recipe, examples, validation, console)
+        report = RunReport(recipe, console.print)
         fit = FAMILIES[recipe.model.family].fit
         if fit is not None:
-            _fit(fit, model, recipe, examples, validation, console)
+            _fit(fit, model, recipe, examples, validation, report, console)
             return _done(recipe, validation.examples if validation else examples, console)
         trainer = build(recipe, model)
         _say_start(trainer, examples, console)
         if (recipe.folder / "last.pt").exists():
-            _resume(trainer, validation, console)
+            _resume(trainer, validation, report, console)
         with _progress(console) as progress:
             while trainer.epoch < recipe.schedule.epochs:
-                _epoch(trainer, examples, validation, progress, console)
+                _epoch(trainer, examples, validation, report, progress, console)
     return _done(recipe, validation.examples if validation else examples, console)
 
 
@@ -103,6 +106,7 @@ def _fit(
     recipe: Recipe,
     examples: list[Example],
     validation: ValidationSet | None,
+    report: RunReport,
     console: Console,
 ) -> None:
     """All of a training without epochs: fit, measure, keep."""
@@ -111,9 +115,14 @@ def _fit(
     fit(model, examples, recipe.seed, console.print)
     model.eval()
     device = next(chain(model.parameters(), model.buffers())).device
-    metrics = None if validation is None else validate(model, validation, device)
+    metrics = None
+    if validation is not None:
+        metrics, predictions = validate(model, validation, device)
+        report.best(validation.examples, predictions)
     save_checkpoint(recipe.folder / "best.pt", model, 1, None if metrics is None else metrics.AP50)
-    console.print(f"fitted{_said(metrics)}  {time.monotonic() - started:.0f} s")
+    seconds = time.monotonic() - started
+    report.epoch(1, seconds, {}, metrics)
+    console.print(f"fitted{_said(metrics)}  {seconds:.0f} s")
 
 
 def _done(recipe: Recipe, examples: list[Example], console: Console) -> Path:
@@ -128,24 +137,30 @@ def _epoch(
     trainer: Trainer,
     examples: list[Example],
     validation: ValidationSet | None,
+    report: RunReport,
     progress: Progress,
     console: Console,
 ) -> None:
     """Train one epoch, keep it, then validate where it is due."""
     started, epochs = time.monotonic(), trainer.recipe.schedule.epochs
     task = progress.add_task(f"epoch {trainer.epoch + 1}", total=None)
-    loss = _train_epoch(trainer, examples, progress, task)
+    losses = _train_epoch(trainer, examples, progress, task)
     _save_last(trainer, None)
     progress.update(task, description=f"epoch {trainer.epoch}  validating")
-    metrics = _judge(trainer, validation)
+    metrics = _judge(trainer, validation, report)
     progress.remove_task(task)
     seconds = time.monotonic() - started
+    report.epoch(trainer.epoch, seconds, losses, metrics)
+    loss = sum(losses.values())
     console.print(f"epoch {trainer.epoch}/{epochs}  loss {loss:.2f}{_said(metrics)}  {seconds:.0f} s")
 
 
-def _train_epoch(trainer: Trainer, examples: list[Example], progress: Progress, task: TaskID) -> float:
-    """Every step of the next epoch; returns the mean loss."""
-    recipe, schedule, total = trainer.recipe, trainer.recipe.schedule, 0.0
+def _train_epoch(
+    trainer: Trainer, examples: list[Example], progress: Progress, task: TaskID
+) -> dict[str, float]:
+    """Every step of the next epoch; returns the mean of each loss."""
+    recipe, schedule = trainer.recipe, trainer.recipe.schedule
+    totals: Counter[str] = Counter()
     steps = steps_per_epoch(len(examples), schedule.batch)
     progress.update(task, total=steps)
     trainer.model.train()
@@ -154,14 +169,14 @@ def _train_epoch(trainer: Trainer, examples: list[Example], progress: Progress, 
     samples = _samples(recipe, examples, trainer.epoch)
     for index, batch in enumerate(epoch_batches(samples, schedule.batch, recipe.workers)):
         done = (trainer.epoch + (index + 1) / steps) / schedule.epochs
-        total += step(trainer, batch, rate_at(done, schedule.warmup_epochs / schedule.epochs))
-        said = f"epoch {trainer.epoch + 1}  loss {total / (index + 1):.2f}"
+        totals.update(step(trainer, batch, rate_at(done, schedule.warmup_epochs / schedule.epochs)))
+        said = f"epoch {trainer.epoch + 1}  loss {sum(totals.values()) / (index + 1):.2f}"
         progress.update(task, advance=1, description=said)
     trainer.epoch += 1
-    return total / steps
+    return {name: total / steps for name, total in totals.items()}
 
 
-def _judge(trainer: Trainer, validation: ValidationSet | None) -> Metrics | None:
+def _judge(trainer: Trainer, validation: ValidationSet | None, report: RunReport) -> Metrics | None:
     """Measure where it is due; replace ``best.pt`` where that is better or nothing can be measured."""
     schedule, epoch, model = trainer.recipe.schedule, trainer.epoch, trainer.average.model
     best = trainer.recipe.folder / "best.pt"
@@ -170,11 +185,12 @@ def _judge(trainer: Trainer, validation: ValidationSet | None) -> Metrics | None
         return None
     if epoch % schedule.validate_every and epoch != schedule.epochs:
         return None
-    metrics = validate(model, validation, trainer.device)
+    metrics, predictions = validate(model, validation, trainer.device)
     ap50 = metrics.AP50
     if ap50 > trainer.best_ap50:
         trainer.best_ap50 = ap50
         save_checkpoint(best, model, epoch, ap50)
+        report.best(validation.examples, predictions)
     _save_last(trainer, ap50)
     return metrics
 
@@ -274,7 +290,7 @@ def _make_folder(folder: Path, resume: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
-            for name in ("best.pt", "last.pt"):
+            for name in ("best.pt", "last.pt", "metrics.csv"):
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise RecipeError(
@@ -282,7 +298,7 @@ def _make_folder(folder: Path, resume: bool) -> None:
         ) from error
 
 
-def _resume(trainer: Trainer, validation: ValidationSet | None, console: Console) -> None:
+def _resume(trainer: Trainer, validation: ValidationSet | None, report: RunReport, console: Console) -> None:
     """Continue from ``last.pt``, if it was written under the same recipe."""
     path = trainer.recipe.folder / "last.pt"
     content = read_checkpoint(path)
@@ -300,7 +316,7 @@ def _resume(trainer: Trainer, validation: ValidationSet | None, console: Console
     trainer.restore(content)
     console.print(f"resuming {path} after epoch {trainer.epoch}")
     if content["ap50"] is None:  # it may have been killed between its last epoch and that one's validation
-        metrics = _judge(trainer, validation)
+        metrics = _judge(trainer, validation, report)
         if metrics is not None:
             console.print(f"epoch {trainer.epoch}/{trainer.recipe.schedule.epochs}{_said(metrics)}")
 

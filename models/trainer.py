@@ -111,8 +111,8 @@ def build(recipe: Recipe, model: Detector) -> Trainer:
     )
 
 
-def step(trainer: Trainer, batch: Batch, rate: float) -> float:
-    """One update of the weights at ``rate``, a part of the highest learning rate; returns the loss.
+def step(trainer: Trainer, batch: Batch, rate: float) -> dict[str, float]:
+    """One update of the weights at ``rate``, a part of the highest learning rate; returns the losses by name.
 
     Raises:
         TrainingDiverged: the loss or its gradient is no longer a number; the weights are as before.
@@ -125,7 +125,8 @@ def step(trainer: Trainer, batch: Batch, rate: float) -> float:
     targets = [target.to(device) for target in batch.targets]
     with torch.autocast(device.type, trainer.precision, enabled=mixed):
         losses = model.losses(images, targets)
-    loss = torch.stack(list(losses.values())).sum()
+    each = torch.stack(list(losses.values()))
+    loss = each.sum()
     if not loss.isfinite():
         raise _diverged(trainer, "loss", loss)
     trainer.optimiser.zero_grad(set_to_none=True)
@@ -138,7 +139,7 @@ def step(trainer: Trainer, batch: Batch, rate: float) -> float:
     trainer.scaler.step(trainer.optimiser)
     trainer.scaler.update()
     trainer.average.update(model)
-    return loss.item()
+    return dict(zip(losses, each.tolist(), strict=True))
 
 
 def _diverged(trainer: Trainer, what: str, value: Tensor) -> TrainingDiverged:

@@ -45,13 +45,14 @@ def load_validation(annotations: Path, images: Path, names: tuple[str, ...]) -> 
     return ValidationSet(examples_of(file, images), ground_truth(file, names), names)
 
 
-def validate(model: Detector, data: ValidationSet, device: torch.device) -> Metrics:
-    """COCO metrics of ``model`` (in evaluation mode, on ``device``), whose classes are the data's.
+def validate(model: Detector, data: ValidationSet, device: torch.device) -> tuple[Metrics, list[Prediction]]:
+    """COCO metrics of ``model`` (in evaluation mode, on ``device``), whose classes are the data's, and what it found.
 
     Raises:
         DataError: a picture cannot be read.
     """
-    return judged(data.truth, data.names, _predictions(model, data.examples, device))
+    predictions = list(_predictions(model, data.examples, device))
+    return judged(data.truth, data.names, predictions), predictions
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +23,7 @@ import torch
 
 from models.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
 from models.errors import DataError, RecipeError
+from models.recipe import load_recipe
 from models.train import TrainingStopped, _machine_limits, train
 from models.validate import load_validation, validate
 from models.yolox import Yolox, YoloxConfig
@@ -60,7 +63,7 @@ def test_it_learns_a_handful_of_pictures(tmp_path: Path, shapes: Path) -> None:
     recipe = _recipe(tmp_path, shapes, 6, repeat="8", validate_every="6", precision="float32", **QUICK)
     model, meta = load_checkpoint(train(recipe))
     data = load_validation(shapes, shapes.parent, SHAPES)
-    metrics = validate(model, data, torch.device("cpu"))
+    metrics, _ = validate(model, data, torch.device("cpu"))
     print(metrics)
     assert metrics.AP50 > 0.7
     assert meta.ap50 == pytest.approx(metrics.AP50)
@@ -109,6 +112,28 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, shapes: Pa
     worst = max((resumed[name].double() - expected[name].double()).abs().max().item() for name in expected)
     print(f"max difference {worst}")
     assert worst == 0
+
+
+def test_a_run_leaves_what_people_want_to_see(tmp_path: Path, shapes: Path) -> None:
+    recipe = _recipe(tmp_path, shapes, 2, validate_every="2")
+    folder = train(recipe).parent
+    assert load_recipe(folder / "recipe.yaml") == load_recipe(recipe)
+    with (folder / "metrics.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["epoch"], second["epoch"]) == ("1", "2")
+    parts = [float(second[name]) for name in second if name.startswith("loss ")]
+    assert len(parts) >= 3
+    assert float(second["loss"]) == pytest.approx(sum(parts), abs=1e-3)
+    assert (first["AP50"], first["AP50 disc"]) == ("", ""), "was not validated"
+    assert 0 <= float(second["AP50 disc"]) <= 1
+    for name in ("curves.png", "confusion.png", "predictions.jpg"):
+        picture = cv2.imread(str(folder / name))
+        assert picture is not None, name
+        assert picture.std() > 10
+    train(recipe)  # nothing is left to do, nothing changes
+    assert (folder / "metrics.csv").read_text().count("\n") == 3
+    train(recipe, resume=False)
+    assert (folder / "metrics.csv").read_text().count("\n") == 3
 
 
 def test_another_recipe_does_not_continue_a_training(tmp_path: Path, shapes: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_training_from_a_recipe(tmp_path: Path, shapes: Path) -> None:
     assert isinstance(model, FastRcnn)
     assert (meta.family, model.config.proposals) == ("fast-rcnn", "edge-boxes:25")
     data = load_validation(shapes, shapes.parent, SHAPES)
-    blind = validate(model, data, torch.device("cpu"))
+    blind, _ = validate(model, data, torch.device("cpu"))
     assert blind.AP50 == 0, "nothing is proposed where nobody was asked to"
 
 

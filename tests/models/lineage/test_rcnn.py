@@ -75,7 +75,7 @@ def test_it_fits_a_handful_of_pictures(tmp_path: Path) -> None:
     fit_rcnn(model, examples, 0, said.append)
     print("\n".join(said))
     read = load_validation(shapes, shapes.parent, SHAPES)
-    metrics = validate(model.eval(), ValidationSet(examples, read.truth, SHAPES), torch.device("cpu"))
+    metrics, _ = validate(model.eval(), ValidationSet(examples, read.truth, SHAPES), torch.device("cpu"))
     print(metrics)
     assert metrics.AP50 > 0.7
     assert model.ways.abs().max() > 0
