@@ -74,6 +74,8 @@ class SchedulePart(Strict):
 
     epochs: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)] = 16
+    accumulate: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Batches whose gradients make one step: what does not fit into memory at once."""
     learning_rate: Positive = 0.001
     backbone_rate: Share = 0.3
     """The backbone's learning rate as a part of ``learning_rate``."""
@@ -87,6 +89,8 @@ class SchedulePart(Strict):
     """Keep the backbone's stem and first blocks as they start; 0 trains everything."""
     validate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between validations; the last epoch is always validated."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """End when so many validations in a row were no better than the best; by default never."""
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> SchedulePart:

@@ -6,13 +6,14 @@ killed. ``best.pt`` holds the averaged weights with the best validation. Knows n
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         if (recipe.folder / "last.pt").exists():
             _resume(trainer, validation, report, console)
         with _progress(console) as progress:
-            while trainer.epoch < recipe.schedule.epochs:
+            while trainer.epoch < recipe.schedule.epochs and not _is_stale(trainer, console):
                 _epoch(trainer, examples, validation, report, progress, console)
     return _done(recipe, validation.examples if validation else examples, console)
 
@@ -144,7 +145,12 @@ def _epoch(
     """Train one epoch, keep it, then validate where it is due."""
     started, epochs = time.monotonic(), trainer.recipe.schedule.epochs
     task = progress.add_task(f"epoch {trainer.epoch + 1}", total=None)
+    parts = trainer.parts
     losses = _train_epoch(trainer, examples, progress, task)
+    if trainer.parts != parts:
+        console.print(
+            f"out of memory: each batch now goes through in {trainer.parts} parts, one step as before"
+        )
     _save_last(trainer, None)
     progress.update(task, description=f"epoch {trainer.epoch}  validating")
     metrics = _judge(trainer, validation, report)
@@ -155,21 +161,31 @@ def _epoch(
     console.print(f"epoch {trainer.epoch}/{epochs}  loss {loss:.2f}{_said(metrics)}  {seconds:.0f} s")
 
 
+def _is_stale(trainer: Trainer, console: Console) -> bool:
+    patience = trainer.recipe.schedule.patience
+    stale = patience is not None and trainer.stale >= patience
+    if stale:
+        console.print(f"no better since {trainer.stale} validations: ended after epoch {trainer.epoch}")
+    return stale
+
+
 def _train_epoch(
     trainer: Trainer, examples: list[Example], progress: Progress, task: TaskID
 ) -> dict[str, float]:
     """Every step of the next epoch; returns the mean of each loss."""
     recipe, schedule = trainer.recipe, trainer.recipe.schedule
     totals: Counter[str] = Counter()
-    steps = steps_per_epoch(len(examples), schedule.batch)
+    steps = math.ceil(steps_per_epoch(len(examples), schedule.batch) / schedule.accumulate)
     progress.update(task, total=steps)
     trainer.model.train()
     for module in trainer.model.early(schedule.frozen_blocks):
         module.eval()
     samples = _samples(recipe, examples, trainer.epoch)
-    for index, batch in enumerate(epoch_batches(samples, schedule.batch, recipe.workers)):
+    batches = epoch_batches(samples, schedule.batch, recipe.workers)
+    for index in range(steps):
+        some = list(islice(batches, schedule.accumulate))
         done = (trainer.epoch + (index + 1) / steps) / schedule.epochs
-        totals.update(step(trainer, batch, rate_at(done, schedule.warmup_epochs / schedule.epochs)))
+        totals.update(step(trainer, some, rate_at(done, schedule.warmup_epochs / schedule.epochs)))
         said = f"epoch {trainer.epoch + 1}  loss {sum(totals.values()) / (index + 1):.2f}"
         progress.update(task, advance=1, description=said)
     trainer.epoch += 1
@@ -187,8 +203,9 @@ def _judge(trainer: Trainer, validation: ValidationSet | None, report: RunReport
         return None
     metrics, predictions = validate(model, validation, trainer.device)
     ap50 = metrics.AP50
+    trainer.stale += 1
     if ap50 > trainer.best_ap50:
-        trainer.best_ap50 = ap50
+        trainer.best_ap50, trainer.stale = ap50, 0
         save_checkpoint(best, model, epoch, ap50)
         report.best(validation.examples, predictions)
     _save_last(trainer, ap50)

@@ -7,6 +7,8 @@ averaged. Knows nothing of files, epochs or validation.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,10 @@ class Trainer:
     epoch: int = 0
     """Finished epochs."""
     best_ap50: float = -1.0
+    stale: int = 0
+    """Validations since the best."""
+    parts: int = 1
+    """Each batch goes through in so many: more, where the device's memory was too small for less."""
 
     def state(self) -> dict[str, Any]:
         """What a resumed training needs besides the averaged weights."""
@@ -52,6 +58,8 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "updates": self.average.updates,
             "best_ap50": self.best_ap50,
+            "stale": self.stale,
+            "parts": self.parts,
             "random": torch.get_rng_state(),
         }
 
@@ -68,6 +76,7 @@ class Trainer:
         if state["scaler"]:  # empty where the training so far had no need of one
             self.scaler.load_state_dict(state["scaler"])
         self.best_ap50 = state["best_ap50"]
+        self.stale, self.parts = state.get("stale", 0), state.get("parts", 1)  # not in older files
         self.epoch = content["epoch"]
         torch.set_rng_state(state["random"])
 
@@ -111,35 +120,70 @@ def build(recipe: Recipe, model: Detector) -> Trainer:
     )
 
 
-def step(trainer: Trainer, batch: Batch, rate: float) -> dict[str, float]:
-    """One update of the weights at ``rate``, a part of the highest learning rate; returns the losses by name.
+def step(trainer: Trainer, batches: Sequence[Batch], rate: float) -> dict[str, float]:
+    """One update of the weights at ``rate``, a part of the highest learning rate; returns the mean losses by name.
+
+    Where a GPU's memory is too small, batches are cut in half from then on (``trainer.parts``), down to pictures.
+
+    Args:
+        trainer: is changed.
+        batches: whose mean gradient is followed.
+        rate: 0 to 1.
 
     Raises:
         TrainingDiverged: the loss or its gradient is no longer a number; the weights are as before.
     """
     for group in trainer.optimiser.param_groups:
         group["lr"] = group["highest"] * rate
-    model, device = trainer.model, trainer.device
-    images = model.normalise(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
-    mixed = trainer.precision != torch.float32
-    targets = [target.to(device) for target in batch.targets]
-    with torch.autocast(device.type, trainer.precision, enabled=mixed):
-        losses = model.losses(images, targets)
-    each = torch.stack(list(losses.values()))
-    loss = each.sum()
-    if not loss.isfinite():
-        raise _diverged(trainer, "loss", loss)
-    trainer.optimiser.zero_grad(set_to_none=True)
-    trainer.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    while True:
+        try:
+            means = _add_up(trainer, [part for batch in batches for part in _parts(batch, trainer.parts)])
+            break
+        except torch.OutOfMemoryError:
+            if trainer.parts >= max(len(batch.targets) for batch in batches):
+                raise
+        trainer.parts *= 2
+        torch.cuda.empty_cache()
     trainer.scaler.unscale_(trainer.optimiser)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), trainer.recipe.schedule.clip_norm)
+    norm = nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.recipe.schedule.clip_norm)
     # A scaler skips steps that overflow, and scales less next time; without scaling that is no remedy.
     if not norm.isfinite() and trainer.scaler.get_scale() <= 1:
         raise _diverged(trainer, "gradient", norm)
     trainer.scaler.step(trainer.optimiser)
     trainer.scaler.update()
-    trainer.average.update(model)
-    return dict(zip(losses, each.tolist(), strict=True))
+    trainer.average.update(trainer.model)
+    return means
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    size = math.ceil(len(batch.targets) / count)
+    for start in range(0, len(batch.targets), size):
+        yield Batch(batch.images[start : start + size], batch.targets[start : start + size])
+
+
+def _add_up(trainer: Trainer, batches: Sequence[Batch]) -> dict[str, float]:
+    """Leave the mean gradient of the pictures in the weights; returns the mean losses."""
+    trainer.optimiser.zero_grad(set_to_none=True)
+    means: Counter[str] = Counter()
+    pictures = sum(len(batch.targets) for batch in batches)
+    for batch in batches:
+        losses = _losses(trainer, batch)
+        each = torch.stack(list(losses.values())) * (len(batch.targets) / pictures)
+        loss = each.sum()
+        if not loss.isfinite():
+            raise _diverged(trainer, "loss", loss)
+        trainer.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        means.update(dict(zip(losses, each.tolist(), strict=True)))
+    return dict(means)
+
+
+def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
+    model, device = trainer.model, trainer.device
+    images = model.normalise(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
+    mixed = trainer.precision != torch.float32
+    targets = [target.to(device) for target in batch.targets]
+    with torch.autocast(device.type, trainer.precision, enabled=mixed):
+        return model.losses(images, targets)
 
 
 def _diverged(trainer: Trainer, what: str, value: Tensor) -> TrainingDiverged:

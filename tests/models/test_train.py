@@ -43,7 +43,8 @@ data:
 augmentation: {{flip: 0.5, mosaic: {changes.get("mosaic", "0.5")}, crop: 0, shrink: 0, plain_epochs: 0}}
 schedule:
   {{epochs: {epochs}, batch: 4, learning_rate: {changes.get("rate", "0.003")}, ema_decay: 0.9,
-    frozen_blocks: {changes.get("frozen", "2")}, validate_every: {changes.get("validate_every", "1")}}}
+    frozen_blocks: {changes.get("frozen", "2")}, validate_every: {changes.get("validate_every", "1")},
+    {changes.get("more", "")}}}
 device: cpu
 precision: {changes.get("precision", "float32")}
 workers: {changes.get("workers", "0")}
@@ -57,6 +58,9 @@ runs: {folder / "runs"}
 
 QUICK = {"input": "input_height: 64, input_width: 96", "frozen": "6", "mosaic": "0", "rate": "0.01"}
 """Of a recipe that learns in a hundred steps."""
+
+
+SMALL = {name: value for name, value in QUICK.items() if name != "rate"}
 
 
 def test_it_learns_a_handful_of_pictures(tmp_path: Path, shapes: Path) -> None:
@@ -134,6 +138,18 @@ def test_a_run_leaves_what_people_want_to_see(tmp_path: Path, shapes: Path) -> N
     assert (folder / "metrics.csv").read_text().count("\n") == 3
     train(recipe, resume=False)
     assert (folder / "metrics.csv").read_text().count("\n") == 3
+
+
+def test_it_ends_when_it_gets_no_better_and_stays_ended(
+    tmp_path: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rate at which nothing is learned: the first validation stays the best."""
+    recipe = _recipe(tmp_path, shapes, 9, rate="0.0000000001", more="patience: 2, accumulate: 3", **SMALL)
+    last = train(recipe).with_name("last.pt")
+    assert read_checkpoint(last)["epoch"] == 3
+    assert "no better since 2 validations: ended after epoch 3" in capsys.readouterr().out
+    train(recipe)
+    assert read_checkpoint(last)["epoch"] == 3
 
 
 def test_another_recipe_does_not_continue_a_training(tmp_path: Path, shapes: Path) -> None:

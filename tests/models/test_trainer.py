@@ -50,9 +50,63 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes: Path) ->
     trainer = _trainer()
     next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingDiverged, match=r"gradient became nan in epoch 1; lower .* same command"):
-        step(trainer, _batch(shapes), 1.0)
+        step(trainer, [_batch(shapes)], 1.0)
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
     assert all(parameter.isfinite().all() for parameter in trainer.average.model.parameters())
+
+
+def test_batches_of_a_step_add_up_to_one_of_all_their_pictures(shapes: Path) -> None:
+    """Of a network without batch norm in training: its statistics are a batch's own."""
+    whole, parts = _trainer(), _trainer()
+    batch = _batch(shapes)
+    for trainer in (whole, parts):
+        trainer.model.eval()
+        trainer.optimiser = torch.optim.SGD(trainer.model.parameters(), lr=0.0)  # type: ignore[assignment]
+        trainer.optimiser.param_groups[0]["highest"] = 0.01
+    halves = [Batch(batch.images[n : n + 1], batch.targets[n : n + 1]) for n in range(2)]
+    together = step(whole, [batch, batch], 1.0)
+    apart = step(parts, [batch], 1.0)
+    assert together == pytest.approx(apart, rel=1e-5), "the same batch twice is that batch"
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    one_by_one = [step(_evaluating(), [half], 0.0) for half in halves]
+    both = step(_evaluating(), halves, 0.0)
+    assert both == pytest.approx(
+        {name: sum(each[name] for each in one_by_one) / 2 for name in both}, rel=1e-5
+    )
+
+
+def _evaluating() -> Trainer:
+    trainer = _trainer()
+    trainer.model.eval()
+    return trainer
+
+
+def test_too_little_memory_cuts_batches_in_half_and_the_step_stays_one(shapes: Path) -> None:
+    """Memory for two pictures, of four; by the error that CUDA raises."""
+    examples = load_coco(shapes, shapes.parent, SHAPES)
+    batch = next(epoch_batches(EpochSamples(examples, 96, 128, Augmentation(), 0, 0), 4, 0))
+    plain, small = _evaluating(), _evaluating()
+    sizes: list[int] = []
+
+    def fits(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(given[0]))
+        if len(given[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    small.model.backbone.register_forward_pre_hook(fits)
+    assert step(small, [batch], 0.0) == pytest.approx(step(plain, [batch], 0.0), rel=0.5)
+    step(small, [batch], 0.0)
+    assert (sizes, small.parts) == ([4, 2, 2, 2, 2], 2)
+    assert all(parameter.grad is not None for parameter in small.model.parameters())
+    again = _trainer()
+    again.restore({"training": small.state(), "weights": small.average.model.state_dict(), "epoch": 1})
+    assert again.parts == 2
+    small.model.backbone.register_forward_pre_hook(
+        lambda *_: exec('raise __import__("torch").OutOfMemoryError')
+    )
+    with pytest.raises(torch.OutOfMemoryError):
+        step(small, [batch], 0.0)
 
 
 def test_float16_skips_a_step_that_overflows(shapes: Path) -> None:
@@ -60,11 +114,11 @@ def test_float16_skips_a_step_that_overflows(shapes: Path) -> None:
     trainer, batch = _trainer(), _batch(shapes)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-    step(trainer, batch, 1.0)
-    step(trainer, batch, 1.0)
+    step(trainer, [batch], 1.0)
+    step(trainer, [batch], 1.0)
     assert trainer.scaler.get_scale() == 1
     with pytest.raises(TrainingDiverged):
-        step(trainer, batch, 1.0)
+        step(trainer, [batch], 1.0)
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
 
 
