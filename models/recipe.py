@@ -46,8 +46,17 @@ class ProposalsPart(Strict):
 class DataPart(Strict):
     train: Annotated[tuple[TrainingSource, ...], Field(min_length=1, strict=False)]
     validation: ValidationSource | None = None
+    hold_out: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """In place of ``validation``: this part of the training pictures is measured by instead of learned from. Which
+    ones, their names decide: the same in every training, also when more pictures come."""
     proposals: ProposalsPart | None = None
     """The boxes that are judged, by a family that does not find its own."""
+
+    @model_validator(mode="after")
+    def _measured_by_one(self) -> DataPart:
+        if self.validation is not None and self.hold_out is not None:
+            raise ValueError("validation and hold_out are both there; remove one of them")
+        return self
 
 
 class AugmentationPart(Strict):

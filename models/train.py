@@ -21,12 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from models.annotations import read_annotations
 from models.augment import Augmentation
 from models.checkpoint import read_checkpoint, save_checkpoint
-from models.coco import Example, examples_of
+from models.coco import Example
 from models.detector import Detector, Fit
-from models.errors import DataError, LookoutError, RecipeError
+from models.errors import LookoutError, RecipeError
 from models.evaluate import Metrics
 from models.families import FAMILIES
 from models.lineage.proposal_cache import ProposalCache
@@ -35,7 +34,8 @@ from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.recipe import Recipe, load_recipe
 from models.run_report import RunReport
 from models.trainer import Trainer, build, network, rate_at, step
-from models.validate import ValidationSet, load_validation, validate
+from models.training_data import training_data
+from models.validate import ValidationSet, validate
 
 _FREE_KEYS = {
     "device",
@@ -80,8 +80,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     recipe = load_recipe(recipe_path)
     with _machine_limits():
-        examples = _examples(recipe)
-        validation = _validation(recipe)
+        examples, validation = training_data(recipe)
         model = network(recipe)
         _make_folder(recipe.folder, resume)
         if recipe.data.proposals is not None:
@@ -244,37 +243,6 @@ def _samples(recipe: Recipe, examples: list[Example], epoch: int) -> EpochSample
         seed=recipe.seed,
         epoch=epoch,
     )
-
-
-def _examples(recipe: Recipe) -> list[Example]:
-    """The training pictures, as often as each is used in an epoch.
-
-    Raises:
-        RecipeError: a class that no training data has as a category.
-        DataError: the data is wrong, or has no box of any class.
-    """
-    found: list[Example] = []
-    categories: set[str] = set()
-    for source in recipe.data.train:
-        file = read_annotations(source.annotations, source.images, recipe.names)
-        categories.update(file.categories)
-        partial = source.labelled == "partial"
-        found += examples_of(file, source.images, partial, source.extend_top) * source.repeat
-    unknown = [name for name in recipe.names if name not in categories]
-    if unknown:
-        others = ", ".join(sorted(categories - set(recipe.names))[:20]) or "no others"
-        raise RecipeError(
-            f"names: no training data has a category {', '.join(unknown)}; remove it or correct its "
-            f"spelling (categories not in names: {others})"
-        )
-    if not any(len(example.boxes) for example in found):
-        raise DataError(f"data.train: has no box of {', '.join(recipe.names)}; there is nothing to learn")
-    return found
-
-
-def _validation(recipe: Recipe) -> ValidationSet | None:
-    source = recipe.data.validation
-    return None if source is None else load_validation(source.annotations, source.images, recipe.names)
 
 
 def _proposed(

@@ -102,9 +102,11 @@ def test_too_little_memory_cuts_batches_in_half_and_the_step_stays_one(shapes: P
     again = _trainer()
     again.restore({"training": small.state(), "weights": small.average.model.state_dict(), "epoch": 1})
     assert again.parts == 2
-    small.model.backbone.register_forward_pre_hook(
-        lambda *_: exec('raise __import__("torch").OutOfMemoryError')
-    )
+
+    def never_fits(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    small.model.backbone.register_forward_pre_hook(never_fits)
     with pytest.raises(torch.OutOfMemoryError):
         step(small, [batch], 0.0)
 

@@ -1,0 +1,72 @@
+"""The pictures of a recipe: those to learn from, and those to measure by. Knows nothing of how anything is learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models.annotations import read_annotations
+from models.coco import CocoFile, Example, examples_of
+from models.errors import DataError, RecipeError
+from models.evaluate import ground_truth
+from models.recipe import Recipe, TrainingSource
+from models.split import hold_out, numbered_apart
+from models.validate import ValidationSet, load_validation
+
+Sources = list[tuple[TrainingSource, CocoFile]]
+
+
+def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
+    """The training pictures, as often as each is used in an epoch, and the validation data where there is any.
+
+    Raises:
+        RecipeError: a class that no training data has as a category.
+        DataError: the data is wrong, or has no box of any class.
+    """
+    sources = [
+        (source, read_annotations(source.annotations, source.images, recipe.names))
+        for source in recipe.data.train
+    ]
+    _check_categories(recipe, sources)
+    wanted, validation = recipe.data.validation, None
+    if recipe.data.hold_out is not None:
+        sources, validation = _held_out(recipe, sources, recipe.data.hold_out)
+    elif wanted is not None:
+        validation = load_validation(wanted.annotations, wanted.images, recipe.names)
+    examples: list[Example] = []
+    for source, file in sources:
+        partial = source.labelled == "partial"
+        examples += examples_of(file, source.images, partial, source.extend_top) * source.repeat
+    if not any(len(example.boxes) for example in examples):
+        raise DataError(f"data.train: has no box of {', '.join(recipe.names)}; there is nothing to learn")
+    return examples, validation
+
+
+def _check_categories(recipe: Recipe, sources: Sources) -> None:
+    categories = {name for _, file in sources for name in file.categories}
+    unknown = [name for name in recipe.names if name not in categories]
+    if unknown:
+        others = ", ".join(sorted(categories - set(recipe.names))[:20]) or "no others"
+        raise RecipeError(
+            f"names: no training data has a category {', '.join(unknown)}; remove it or correct its "
+            f"spelling (categories not in names: {others})"
+        )
+
+
+def _held_out(recipe: Recipe, sources: Sources, share: float) -> tuple[Sources, ValidationSet]:
+    """Both parts; boxes to measure by are as they were annotated."""
+    learn, measure = zip(*(hold_out(file, share) for _, file in sources), strict=True)
+    apart = numbered_apart(measure)
+    whole = replace(
+        apart[0],
+        pictures=tuple(picture for file in apart for picture in file.pictures),
+        annotations=tuple(each for file in apart for each in file.annotations),
+    )
+    quiet = [replace(file, foreign=0, empty=0) for file in apart]  # told of with the training's
+    examples = [
+        example
+        for (source, _), file in zip(sources, quiet, strict=True)
+        for example in examples_of(file, source.images, source.labelled == "partial")
+    ]
+    truth = ground_truth(whole, recipe.names)
+    rest = [(source, file) for (source, _), file in zip(sources, learn, strict=True)]
+    return rest, ValidationSet(examples, truth, recipe.names)
