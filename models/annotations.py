@@ -9,24 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.coco import CocoFile, Example, examples_of, read_coco
+from models.problems import Problems
 from models.voc import read_voc
 from models.yolo_txt import is_yolo, read_yolo
 
 
-def read_annotations(path: Path, images: Path, names: Sequence[str]) -> CocoFile:
+def read_annotations(
+    path: Path, images: Path, names: Sequence[str], problems: Problems | None = None
+) -> CocoFile:
     """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt).
 
     Args:
         path: of the annotations.
         images: the folder of the pictures; YOLO's text files do not say how large they are.
         names: the model's classes.
+        problems: takes what is wrong with single entries; without, all of it is refused at once.
 
     Raises:
         DataError: not what it seems to be, a bad entry, or nothing in it is of ``names``.
     """
     if path.is_dir() and is_yolo(path):
-        return read_yolo(path, names, images)
-    return read_voc(path, names) if path.is_dir() or path.suffix == ".txt" else read_coco(path, names)
+        return read_yolo(path, names, images, problems)
+    if path.is_dir() or path.suffix == ".txt":
+        return read_voc(path, names, problems)
+    return read_coco(path, names, problems)
 
 
 def load_annotations(path: Path, images: Path, names: Sequence[str]) -> list[Example]:

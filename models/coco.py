@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import DataError
+from models.problems import Problems
 
 log = logging.getLogger(__name__)
 
@@ -158,14 +159,32 @@ def examples_of(
     return examples
 
 
-def read_coco(path: Path, names: Sequence[str]) -> CocoFile:
+def with_pictures(file: CocoFile, images: Path, problems: Problems) -> CocoFile:
+    """The file without those pictures that are not there, and without their boxes.
+
+    Raises:
+        DataError: there are such pictures, and ``problems`` are not to be left out.
+    """
+    there = []
+    for picture in file.pictures:
+        with problems.entry():
+            _existing(images / picture.file_name, file.path, picture.image_id)
+            there.append(picture)
+    problems.settle(file.path)
+    ids = {picture.image_id for picture in there}
+    boxes = tuple(annotation for annotation in file.annotations if annotation.image_id in ids)
+    return replace(file, pictures=tuple(there), annotations=boxes)
+
+
+def read_coco(path: Path, names: Sequence[str], problems: Problems | None = None) -> CocoFile:
     """A COCO JSON file; every entry is checked, but not whether its pictures are there.
 
     Raises:
-        DataError: not COCO JSON, a bad entry, or no category among ``names``.
+        DataError: not COCO JSON, bad entries (all of them are named), or no category among ``names``.
     """
+    problems = problems or Problems()
     document = _document(path)
-    pictures = _pictures(document, path)
+    pictures = _pictures(document, path, problems)
     categories = _categories(document, path)
     index = {name: position for position, name in enumerate(names)}
     if not any(name in index for name in categories.values()):
@@ -174,20 +193,22 @@ def read_coco(path: Path, names: Sequence[str]) -> CocoFile:
     annotations: list[Annotation] = []
     foreign = empty = 0
     for where, entry in _entries(document, "annotations", path):
-        picture = pictures.get(_whole(entry, "image_id", where))
-        if picture is None:
-            raise DataError(f"{where}: image_id {entry['image_id']} is not among the images")
-        category = categories.get(_whole(entry, "category_id", where))
-        if category is None:
-            raise DataError(f"{where}: category_id {entry['category_id']} is not among the categories")
-        if category not in index:
-            foreign += 1
-            continue
-        annotation = _annotation(entry, picture, index[category], where)
-        if annotation is None:
-            empty += 1
-        else:
-            annotations.append(annotation)
+        with problems.entry():
+            picture = pictures.get(_whole(entry, "image_id", where))
+            if picture is None:
+                raise DataError(f"{where}: image_id {entry['image_id']} is not among the images")
+            category = categories.get(_whole(entry, "category_id", where))
+            if category is None:
+                raise DataError(f"{where}: category_id {entry['category_id']} is not among the categories")
+            if category not in index:
+                foreign += 1
+                continue
+            annotation = _annotation(entry, picture, index[category], where)
+            if annotation is None:
+                empty += 1
+            else:
+                annotations.append(annotation)
+    problems.settle(path)
     return CocoFile(
         path, tuple(categories.values()), tuple(pictures.values()), tuple(annotations), foreign, empty
     )
@@ -228,17 +249,18 @@ def _document(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def _pictures(document: dict[str, Any], path: Path) -> dict[int, Picture]:
+def _pictures(document: dict[str, Any], path: Path, problems: Problems) -> dict[int, Picture]:
     pictures: dict[int, Picture] = {}
     for where, entry in _entries(document, "images", path):
-        image_id = _whole(entry, "id", where)
-        if image_id in pictures:
-            raise DataError(f"{where}: two images have the same id; ids must be unique")
-        width, height = _whole(entry, "width", where), _whole(entry, "height", where)
-        if width < 1 or height < 1:
-            raise DataError(f"{where}: width and height are {width} and {height}, expected at least 1")
-        pictures[image_id] = Picture(image_id, _text(entry, "file_name", where), width, height)
-    if not pictures:
+        with problems.entry():
+            image_id = _whole(entry, "id", where)
+            if image_id in pictures:
+                raise DataError(f"{where}: two images have the same id; ids must be unique")
+            width, height = _whole(entry, "width", where), _whole(entry, "height", where)
+            if width < 1 or height < 1:
+                raise DataError(f"{where}: width and height are {width} and {height}, expected at least 1")
+            pictures[image_id] = Picture(image_id, _text(entry, "file_name", where), width, height)
+    if not document["images"]:
         raise DataError(f"{path}: its list of images is empty; there is nothing to learn or measure")
     return pictures
 

@@ -49,6 +49,8 @@ class DataPart(Strict):
     hold_out: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """In place of ``validation``: this part of the training pictures is measured by instead of learned from. Which
     ones, their names decide: the same in every training, also when more pictures come."""
+    bad: Literal["refuse", "skip"] = "refuse"
+    """What is done about wrong entries of the training data and missing pictures: both list them first."""
     proposals: ProposalsPart | None = None
     """The boxes that are judged, by a family that does not find its own."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from models.annotations import read_annotations
-from models.coco import CocoFile, Example, examples_of
+from models.coco import CocoFile, Example, examples_of, with_pictures
 from models.errors import DataError, RecipeError
 from models.evaluate import ground_truth
+from models.problems import Problems
 from models.recipe import Recipe, TrainingSource
 from models.split import hold_out, numbered_apart
 from models.validate import ValidationSet, load_validation
@@ -22,10 +23,11 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
         RecipeError: a class that no training data has as a category.
         DataError: the data is wrong, or has no box of any class.
     """
-    sources = [
-        (source, read_annotations(source.annotations, source.images, recipe.names))
-        for source in recipe.data.train
-    ]
+    problems = Problems(skip=recipe.data.bad == "skip")
+    sources = []
+    for source in recipe.data.train:
+        file = read_annotations(source.annotations, source.images, recipe.names, problems)
+        sources.append((source, with_pictures(file, source.images, problems)))
     _check_categories(recipe, sources)
     wanted, validation = recipe.data.validation, None
     if recipe.data.hold_out is not None:

@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element
 
 from models.coco import Annotation, Box, CocoFile, Picture, clipped
 from models.errors import DataError
+from models.problems import Problems
 from models.synsets import read_synsets
 
 _EXPECTED = "expected a folder of VOC's XML files, or a list of them such as ImageSets/Main/train.txt"
@@ -25,7 +26,7 @@ _IMAGENET_SUFFIX = ".JPEG"
 """ImageNet's files name their pictures without it, some of them only ``%s``."""
 
 
-def read_voc(path: Path, names: Sequence[str]) -> CocoFile:
+def read_voc(path: Path, names: Sequence[str], problems: Problems | None = None) -> CocoFile:
     """Every XML file in a folder and those below it, or those of a VOC list.
 
     Pictures are numbered from 1 in the order of their files; their names are relative to the folder of the
@@ -35,10 +36,13 @@ def read_voc(path: Path, names: Sequence[str]) -> CocoFile:
     Args:
         path: a folder, or a text file ``ImageSets/*/*.txt`` with one name a line, beside ``Annotations/``.
         names: the model's classes.
+        problems: takes what is wrong with single pictures and objects.
 
     Raises:
-        DataError: a file is missing or is not such XML, or no object is of a class among ``names``.
+        DataError: files are missing or are not such XML (all of them are named), or no object is of a class
+            among ``names``.
     """
+    problems = problems or Problems()
     synsets = read_synsets(path, names)
     index = {name: position for position, name in enumerate(names)}
     pictures: list[Picture] = []
@@ -46,22 +50,25 @@ def read_voc(path: Path, names: Sequence[str]) -> CocoFile:
     categories: dict[str, None] = {}  # in the order of the files
     foreign = empty = 0
     for number, (file, folder) in enumerate(_files(path), start=1):
-        root = _root(file)
-        picture = _picture(root, file, folder, number)
-        pictures.append(picture)
-        for position, element in enumerate(root.findall("object"), start=1):
-            where = f"{file}: object {position}"
-            name = _text(element, "name", where)
-            name = synsets.get(name, name)
-            categories[name] = None
-            if name not in index:
-                foreign += 1
-                continue
-            annotation = _annotation(element, picture, index[name], where)
-            if annotation is None:
-                empty += 1
-            else:
-                annotations.append(annotation)
+        with problems.entry():
+            root = _root(file)
+            picture = _picture(root, file, folder, number)
+            pictures.append(picture)
+            for position, element in enumerate(root.findall("object"), start=1):
+                with problems.entry():
+                    where = f"{file}: object {position}"
+                    name = _text(element, "name", where)
+                    name = synsets.get(name, name)
+                    categories[name] = None
+                    if name not in index:
+                        foreign += 1
+                        continue
+                    annotation = _annotation(element, picture, index[name], where)
+                    if annotation is None:
+                        empty += 1
+                    else:
+                        annotations.append(annotation)
+    problems.settle(path)
     if not any(name in index for name in categories):
         found = ", ".join(list(categories)[:10]) or "they have none"
         raise DataError(f"{path}: no object in its files ({found}) is of {', '.join(names)}")

@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from models.coco import Annotation, Box, CocoFile, Picture
 from models.errors import DataError
+from models.problems import Problems
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LISTS = ("classes.txt", "obj.names")
@@ -36,12 +37,14 @@ def is_yolo(folder: Path) -> bool:
     return any(file.name not in _LISTS for file in folder.rglob("*.txt"))
 
 
-def read_yolo(path: Path, names: Sequence[str], images: Path) -> CocoFile:
+def read_yolo(path: Path, names: Sequence[str], images: Path, problems: Problems | None = None) -> CocoFile:
     """The text files of a folder and those below it, for the pictures that lie in ``images`` in the same way.
 
     Raises:
-        DataError: a text file without its picture, a bad line, a class without a name, or none of ``names``.
+        DataError: text files without their picture, bad lines, classes without a name (all of them are named),
+            or none of ``names``.
     """
+    problems = problems or Problems()
     called = _called(path)
     index = {name: position for position, name in enumerate(names)}
     if not any(name in index for name in called.values()):
@@ -52,26 +55,32 @@ def read_yolo(path: Path, names: Sequence[str], images: Path) -> CocoFile:
     pictures, annotations = [], []
     foreign = empty = 0
     for number, file in enumerate(_pictures(images), start=1):
-        picture = _picture(file, images, number)
-        pictures.append(picture)
-        text = texts.pop(Path(picture.file_name).with_suffix(""), None)
-        for where, class_, box in [] if text is None else _lines(text, picture):
-            if class_ not in called:
-                known = f"{min(called)} to {max(called)}"
-                raise DataError(f"{where}: class {class_} has no name, expected one of {known}")
-            position = index.get(called[class_])
-            area = (box[2] - box[0]) * (box[3] - box[1])
-            if position is None:
-                foreign += 1
-            elif area <= 0:
-                empty += 1
-            else:
-                annotations.append(Annotation(number, position, box, area, False))
+        text = texts.pop(file.relative_to(images).with_suffix(""), None)
+        with problems.entry():
+            picture = _picture(file, images, number)
+            pictures.append(picture)
+            for where, line in [] if text is None else _lines(text):
+                with problems.entry():
+                    class_, box = _object(where, line, picture)
+                    if class_ not in called:
+                        known = f"{min(called)} to {max(called)}"
+                        raise DataError(f"{where}: class {class_} has no name, expected one of {known}")
+                    position = index.get(called[class_])
+                    area = (box[2] - box[0]) * (box[3] - box[1])
+                    if position is None:
+                        foreign += 1
+                    elif area <= 0:
+                        empty += 1
+                    else:
+                        annotations.append(Annotation(number, position, box, area, False))
     for name in _LISTS:
         texts.pop(Path(name).with_suffix(""), None)
-    if texts:
-        without = next(iter(texts.values()))
-        raise DataError(f"{without}: its picture is not in {images}; expected {without.stem} with {SUFFIXES}")
+    for without in texts.values():
+        with problems.entry():
+            raise DataError(
+                f"{without}: its picture is not in {images}; expected {without.stem} with {SUFFIXES}"
+            )
+    problems.settle(path)
     return CocoFile(path, tuple(called.values()), tuple(pictures), tuple(annotations), foreign, empty)
 
 
@@ -124,22 +133,25 @@ def _picture(file: Path, images: Path, number: int) -> Picture:
     return Picture(number, str(file.relative_to(images)), width, height)
 
 
-def _lines(file: Path, picture: Picture) -> Iterator[tuple[str, int, Box]]:
-    """Of each line its place in words, its class and its box, clipped."""
+def _lines(file: Path) -> Iterator[tuple[str, str]]:
+    """The place of each line in words, and the line."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise DataError(f"{file}: cannot be read ({reason}); {_EXPECTED}") from error
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{file}: line {number}"
-        try:
-            class_, *numbers = line.split()
-            yield where, int(class_), _box([float(text) for text in numbers], picture)
-        except ValueError as error:
-            raise DataError(f"{where}: {line!r:.80}: {error}; {_EXPECTED}") from error
+        if line.strip():
+            yield f"{file}: line {number}", line
+
+
+def _object(where: str, line: str, picture: Picture) -> tuple[int, Box]:
+    """The class of a line, and its box, clipped."""
+    try:
+        class_, *numbers = line.split()
+        return int(class_), _box([float(text) for text in numbers], picture)
+    except ValueError as error:
+        raise DataError(f"{where}: {line!r:.80}: {error}; {_EXPECTED}") from error
 
 
 def _box(numbers: list[float], picture: Picture) -> Box:
