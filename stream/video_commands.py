@@ -130,3 +130,49 @@ def _detect(say: Say, options: argparse.Namespace) -> None:
         resume=options.resume,
     )
     detect(source, open_detector(config.detector, say), config.detector, outputs)
+
+
+def add_collect(commands: Any, say: Say) -> None:
+    """Add ``collect`` to the command line's subparsers."""
+    text = "keep the pictures of a camera that are worth annotating"
+    command = commands.add_parser("collect", help=text, description=text.capitalize() + ".")
+    command.add_argument("source", help="URL, file, device number or 'demo'")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where to; a later run goes on"
+    )
+    add_model_options(command)
+    command.add_argument("--count", type=int, default=200, help="keep at most so many (default: 200)")
+    text = "keep at most one of so many seconds (default: 2)"
+    command.add_argument("--every", type=float, default=2.0, metavar="S", help=text)
+    command.add_argument(
+        "--seconds", type=float, help="end after so many (default: with the source, or Ctrl-C)"
+    )
+    command.set_defaults(run=partial(_collect, say))
+
+
+def _collect(say: Say, options: argparse.Namespace) -> None:
+    from contextlib import closing
+
+    from stream.app import open_detector
+    from stream.collect import Bounds, Collection, collect
+    from stream.config_file import config_from_sources
+    from stream.sources import SourceOptions, open_source
+    from stream.tracking import Tracker, TrackerParameters
+
+    if not 1 <= options.count <= 10_000 or not 0 < options.every <= 86_400:
+        raise UsageError(
+            f"--count {options.count}, --every {options.every:g}: expected 1 to 10000 pictures, and up to a day"
+        )
+    settings = settings_of(options)
+    config = config_from_sources([options.source], settings, _given({"transport": options.transport}))
+    (camera,) = config.cameras.values()
+    collection = Collection(options.out, Bounds(options.count, options.every))
+    detector = open_detector(config.detector, say)
+    tracker = Tracker(TrackerParameters.for_threshold(config.detector.score_threshold))
+    pace = SourceOptions(transport=camera.transport, pace="lossless", stall_s=camera.stall_s)
+    with closing(open_source(camera.source, pace)) as source:
+        try:
+            looked, kept = collect(source, detector, tracker, collection, options.seconds)
+            say(f"looked at {looked} pictures, kept {kept}")
+        finally:
+            say(f"{len(collection.kept)} pictures in {options.out}")
