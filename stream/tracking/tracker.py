@@ -128,14 +128,12 @@ class Tracker:
         if not _LEAST_GAP_S < gap_s < np.inf:
             gap_s = _LEAST_GAP_S
         now_s = float(time_s) if np.isfinite(time_s) else before.time_s
+        seen, scores, classes = _usable(detections, self._parameters)
         motion = before.tracks.motion
         if view is not None and view.luma is not None:
-            warp = self._camera.look(
-                view.luma, detections.boxes[detections.scores >= self._parameters.high_score]
-            )
+            warp = self._camera.look(view.luma, to_corners(seen[:, scores >= self._parameters.high_score]))
             motion = motion if warp is None else self._model.moved(motion, warp)
         tracks = self._life.aged(before.tracks, self._model.predict(motion, gap_s), gap_s)
-        seen, scores, classes = _usable(detections, self._parameters)
         rows, columns = self._associate(tracks, gap_s, seen, scores, classes)
         if len(rows):
             motion = self._model.correct(tracks.motion[..., rows], seen[:, columns], scores[columns])

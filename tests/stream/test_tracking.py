@@ -276,6 +276,8 @@ def test_published_tracks_do_not_change_later() -> None:
     np.testing.assert_array_equal(tracks.boxes, before)
 
 
+BLACK = np.zeros((90, 160), np.uint8)
+NOISE = [np.roll(np.random.default_rng(0).integers(0, 255, (90, 160), np.uint8), 4 * n, 1) for n in range(2)]
 numbers = st.floats(width=32, allow_nan=True, allow_infinity=True)
 times = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-10, 10) | st.just(1.0)
 
@@ -290,8 +292,9 @@ def test_nonsense_never_raises(data: st.DataObject) -> None:
         scores = data.draw(arrays(np.float32, count, elements=numbers | st.floats(0, 1, width=32)))
         classes = data.draw(arrays(np.int64, count))
         time_s = data.draw(times)
+        luma = data.draw(st.none() | st.sampled_from([BLACK, *NOISE]))
         for tracks in (
-            tracker.update(Detections(boxes, scores, classes), time_s),
+            tracker.update(Detections(boxes, scores, classes), time_s, View(160, 90, luma)),
             tracker.predict(data.draw(times)),
         ):
             assert np.isfinite(tracks.boxes).all()
