@@ -33,6 +33,8 @@ OPTIONAL = {
     "playwright",
 }
 
+SEQUENCES = Path("../shared/data/mot")
+
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -216,7 +218,7 @@ def _add_bench(commands: Any) -> None:
             command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
             command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
         if name == "tracker":
-            text = "folder of annotated sequences as MOTChallenge has them; without it, made worlds only"
+            text = f"folder of annotated sequences as MOTChallenge has them (default: {SEQUENCES}, if it is there)"
             command.add_argument("--data", type=Path, metavar="DIR", help=text)
             text = (
                 "a Python with other trackers (pip install trackers norfair), to compare with in the same run"
@@ -325,7 +327,8 @@ def _bench(options: argparse.Namespace) -> None:
             "say": _say,
         }
     if options.benchmark == "tracker":
-        more = {"data": options.data, "peers": options.peers, "say": _say}
+        data = options.data or (SEQUENCES if SEQUENCES.is_dir() else None)
+        more = {"data": data, "peers": options.peers, "say": _say}
     if options.benchmark == "precision":
         more = {"device": options.device, "pictures": options.pictures, "annotated": _annotated(options)}
     result = run(options.benchmark, str(model), getattr(options, "seconds", None), **more)
