@@ -152,6 +152,7 @@ def test_what_leaves_half_precisions_range_is_named(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["deep.onnx"]
 
 
+@pytest.mark.slow
 def test_more_stays_in_float32_where_less_does_not_do(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +206,7 @@ def annotated(model: Path, tmp_path: Path) -> Annotated:
     return Annotated(path, folder)
 
 
+@pytest.mark.slow
 def test_average_precision_is_bounded(
     model: Path, annotated: Annotated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

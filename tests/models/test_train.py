@@ -74,6 +74,7 @@ def test_it_learns_a_handful_of_pictures(tmp_path: Path, shapes: Path) -> None:
     assert (meta.names, meta.input_height, meta.input_width) == (("square", "disc"), 64, 96)
 
 
+@pytest.mark.slow
 def test_it_learns_in_mixed_precision(
     tmp_path: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

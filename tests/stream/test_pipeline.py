@@ -145,6 +145,7 @@ def test_when_watched_detects_only_while_watched(detector: Detector) -> None:
         pipeline.stop()
 
 
+@pytest.mark.slow
 def test_exact_overlay_draws_each_frames_own_tracks(bikes: Path, detector: Detector) -> None:
     """What is drawn on a picture is what a separate run over the same clip finds in that very picture."""
     expected: dict[int | None, Tracks] = {}

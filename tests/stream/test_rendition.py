@@ -186,6 +186,7 @@ class Camera:
             hub.show(shown, Tracks.empty())
 
 
+@pytest.mark.slow
 async def test_a_viewer_goes_down_and_comes_back_with_one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(ladder_module, "monotonic", lambda: now)

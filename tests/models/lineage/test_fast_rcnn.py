@@ -122,6 +122,7 @@ def test_truncated_layers(small: FastRcnn, tmp_path: Path) -> None:
         small.truncated((8,))
 
 
+@pytest.mark.slow
 def test_it_learns_a_batch_by_heart(shapes: Path, tmp_path: Path) -> None:
     rule = ProposalRule("selective-search", 40)
     examples = ProposalCache(tmp_path / "kept", rule, 96, 128).add_to(
@@ -177,6 +178,7 @@ runs: {folder / "runs"}
     return path
 
 
+@pytest.mark.slow
 def test_a_training_from_a_recipe(tmp_path: Path, shapes: Path) -> None:
     proposals = "proposals: {method: edge-boxes, count: 25}"
     best = train(_recipe(tmp_path, shapes, ", family: fast-rcnn, rois: 16", proposals))

@@ -55,6 +55,7 @@ runs: {folder / "runs"}
     return path
 
 
+@pytest.mark.slow
 def test_it_learns_a_handful_of_pictures(
     tmp_path: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

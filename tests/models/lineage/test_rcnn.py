@@ -64,6 +64,7 @@ def test_untrained_boxes_stay_and_padding_scores_nothing(untrained: Rcnn) -> Non
         Rcnn(RcnnConfig(SHAPES, crop=64, context=32))
 
 
+@pytest.mark.slow
 def test_it_fits_a_handful_of_pictures(tmp_path: Path) -> None:
     shapes = draw_shapes(tmp_path / "shapes", 6)
     examples = ProposalCache(tmp_path / "kept", RULE, 96, 128).add_to(
