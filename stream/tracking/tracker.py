@@ -58,18 +58,18 @@ class TrackerParameters:
     def for_threshold(cls, score_threshold: float) -> TrackerParameters:
         """For a model whose detections count from ``score_threshold`` on; the defaults are for 0.4.
 
-        What is asked of a new track moves along.
+        Where less counts, less is asked of a new track; where more does, what counts is good enough.
         """
         fresh = cls()
-        shift = score_threshold - fresh.high_score
+        shift = min(score_threshold - fresh.high_score, 0.0)
         return replace(
             fresh,
             low_score=min(fresh.low_score, score_threshold),
             high_score=score_threshold,
             life=replace(
                 fresh.life,
-                birth_score=min(max(fresh.life.birth_score + shift, score_threshold), 0.95),
-                doubt=min(max(fresh.life.doubt + shift, 0.0), 0.8),
+                birth_score=max(fresh.life.birth_score + shift, score_threshold),
+                doubt=max(fresh.life.doubt + shift, 0.0),
             ),
         )
 

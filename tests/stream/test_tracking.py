@@ -220,10 +220,17 @@ def test_a_threshold_admits_a_weaker_detector() -> None:
         assert len(usual.update(seen(walker(100), score=0.5), frame / 10)) == 0
     assert len(tracks) == 1
     assert TrackerParameters.for_threshold(0.4) == TrackerParameters()
-    for threshold in (0.01, 0.99):
-        strict = TrackerParameters.for_threshold(threshold)
-        assert strict.low_score <= strict.high_score
-        assert strict.life.birth_score - strict.life.doubt > 0
+    assert TrackerParameters.for_threshold(0.01).life.birth_score > 0.01
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 0.75, 0.9, 0.99])
+def test_what_counts_under_a_strict_threshold_is_tracked(threshold: float) -> None:
+    tracker = Tracker(TrackerParameters.for_threshold(threshold))
+    score = max(threshold, 0.75) + 0.005
+    for frame in range(3):
+        tracks = tracker.update(seen(walker(100), score=score), frame / 10)
+    assert tracks.ids.tolist() == [1]
+    assert len(tracker.update(seen(walker(100), score=threshold - 0.01), 0.3)) == 1
 
 
 def test_prediction_follows_time_and_changes_nothing() -> None:
