@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.coco import CocoFile, Example, examples_of, read_coco
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from models.coco import Annotation, CocoFile, Example, Picture, examples_of, read_coco
+from models.errors import DataError
 from models.problems import Problems
 from models.voc import read_voc
-from models.yolo_txt import is_yolo, read_yolo
+from models.yolo_txt import SUFFIXES, is_yolo, read_yolo
 
 
 def read_annotations(
@@ -42,3 +45,29 @@ def load_annotations(path: Path, images: Path, names: Sequence[str]) -> list[Exa
         DataError: as :func:`read_annotations`, or a missing picture.
     """
     return examples_of(read_annotations(path, images, names), images)
+
+
+def unlabelled(images: Path, names: Sequence[str]) -> CocoFile:
+    """All pictures in a folder and below, in which nothing is known to be right or wrong.
+
+    Raises:
+        DataError: there is none, or one that is not a readable picture.
+    """
+    files = sorted(file for file in images.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f"{images}: has no pictures ({', '.join(SUFFIXES)})")
+    pictures = []
+    for number, file in enumerate(files, start=1):
+        try:
+            with Image.open(file) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{file}: not a readable picture ({error}); replace or remove it") from error
+        size = (height, width) if turned else (width, height)
+        pictures.append(Picture(number, file.relative_to(images).as_posix(), *size))
+    everywhere = tuple(
+        Annotation(each.image_id, 0, (0.0, 0.0, float(each.width), float(each.height)), 0.0, crowd=True)
+        for each in pictures
+    )
+    return CocoFile(images, tuple(names), tuple(pictures), everywhere, 0, 0)

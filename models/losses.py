@@ -7,11 +7,15 @@ Follows YOLOX (arXiv 2107.08430) with two additions for what annotations leave o
   model already believes in an object there (objectness above ``TRUSTED_OBJECTNESS``) and its box is not
   just a worse copy of an annotated one (IoU below ``COPY_IOU``). Everything else there still is.
 
+Where a target is *taught*, a cell learns what a stronger detector says of the same pixels besides: soft scores, and
+a box (Hinton et al., arXiv 1503.02531).
+
 Knows nothing of data files, optimisers or devices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +25,13 @@ from torch.nn import functional
 from models.boxes import paired_giou, pairwise_iou
 from models.grid import Grid, decode_boxes
 from models.simota import Assignment, assign
-from models.target import Target
+from models.target import Target, Taught
 
 BOX_WEIGHT = 5.0
 TRUSTED_OBJECTNESS = 0.2
 COPY_IOU = 0.3
+_SEEN = 0.05
+"""Boxes of cells in which a teacher sees less are not learned: it has none there worth the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Losses:
     box: Tensor
     objectness: Tensor
     class_: Tensor
+    taught: Tensor | None = None
+    """Of the pictures that have a teacher."""
 
     @property
     def total(self) -> Tensor:
@@ -42,7 +50,8 @@ class Losses:
 
     def weighted(self) -> dict[str, Tensor]:
         """By name, as they are added."""
-        return {"box": BOX_WEIGHT * self.box, "objectness": self.objectness, "class": self.class_}
+        own = {"box": BOX_WEIGHT * self.box, "objectness": self.objectness, "class": self.class_}
+        return own if self.taught is None else {**own, "taught": self.taught}
 
 
 def detection_loss(raw: Tensor, where: Grid, targets: list[Target]) -> Losses:
@@ -74,7 +83,34 @@ def detection_loss(raw: Tensor, where: Grid, targets: list[Target]) -> Losses:
         )
         matched += len(rows)
     share = 1 / max(1, matched)
-    return Losses(box_loss * share, objectness_loss * share, class_loss * share)
+    lessons = [target.taught for target in targets if target.taught is not None]
+    pupils = [target.taught is not None for target in targets]
+    taught = taught_loss(raw[pupils], boxes[pupils], lessons) if lessons else None
+    return Losses(box_loss * share, objectness_loss * share, class_loss * share, taught)
+
+
+def taught_loss(raw: Tensor, boxes: Tensor, taught: Sequence[Taught]) -> Tensor:
+    """How far cells are from what they were taught, a sure cell counting 1 in what it is divided by.
+
+    The student's score is objectness times class probability. Its objectness is to be the best of the teacher's
+    scores, and its class probabilities their shares of that: the product then is what the teacher says.
+
+    Args:
+        raw: float32 (B, N, 5 + C), as in :func:`detection_loss`.
+        boxes: float32 (B, N, 4), what ``raw`` means, xyxy in input pixels.
+        taught: of the B pictures.
+    """
+    scores = torch.stack([each.scores for each in taught])
+    wanted_boxes = torch.stack([each.boxes for each in taught])
+    objectness = scores.amax(-1)
+    shares = scores / objectness.clamp(min=1e-6)[..., None]
+    seen = objectness > _SEEN
+    sureness = objectness[seen]
+    loss = functional.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="sum")
+    classes = functional.binary_cross_entropy_with_logits(raw[..., 5:][seen], shares[seen], reduction="none")
+    loss = loss + (classes.sum(-1) * sureness).sum()
+    loss = loss + BOX_WEIGHT * ((1 - paired_giou(boxes[seen], wanted_boxes[seen])) * sureness).sum()
+    return loss / sureness.sum().clamp(min=1.0)
 
 
 def _assign(raw: Tensor, boxes: Tensor, where: Grid, target: Target) -> Assignment:

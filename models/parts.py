@@ -45,6 +45,8 @@ class NetworkPart(Strict):
 
     takes_proposals: ClassVar[bool] = False
     """Whether it needs ``data.proposals``."""
+    teachable: ClassVar[bool] = False
+    """Whether a :class:`models.teacher.Teacher` can have it as a student."""
     input_height: Side = 320
     input_width: Side = 416
     pretrained: bool = True
@@ -58,6 +60,7 @@ class NetworkPart(Strict):
 class YoloxPart(NetworkPart):
     """See :class:`models.yolox.YoloxConfig`."""
 
+    teachable: ClassVar[bool] = True
     family: Literal["lookout-yolox"] = "lookout-yolox"
     backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
     width: Annotated[int, Field(ge=8, le=512)] = 80

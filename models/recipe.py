@@ -16,18 +16,23 @@ from ruamel.yaml.error import YAMLError
 from models.errors import RecipeError
 from models.parts import ModelPart, Positive, Share, Strict, YoloxPart
 
+AnyPath = Annotated[Path, Field(strict=False)]
+
 
 class ValidationSource(Strict):
     """Annotations and their pictures."""
 
-    annotations: Annotated[Path, Field(strict=False)]
+    annotations: AnyPath
     """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt)."""
-    images: Annotated[Path, Field(strict=False)]
+    images: AnyPath
 
 
-class TrainingSource(ValidationSource):
+class TrainingSource(Strict):
     """Annotations, their pictures, and how they are used."""
 
+    annotations: AnyPath | None = None
+    """As to measure by. Without, all pictures of the folder are learned from a teacher alone."""
+    images: AnyPath
     labelled: Literal["all", "partial"] = "all"
     """``partial``: objects without a box may be anywhere in these pictures."""
     extend_top: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -110,6 +115,15 @@ class SchedulePart(Strict):
         return self
 
 
+class DistillationPart(Strict):
+    """See :mod:`models.teacher`."""
+
+    teacher: AnyPath
+    """The checkpoint of a stronger detector of the same cells, that knows all of the classes."""
+    weight: Positive = 1.0
+    """Of what it teaches, beside what annotations do."""
+
+
 class Recipe(Strict):
     """Everything a training depends on besides the data itself."""
 
@@ -120,6 +134,7 @@ class Recipe(Strict):
     schedule: SchedulePart
     model: ModelPart = YoloxPart()
     augmentation: AugmentationPart = AugmentationPart()
+    distillation: DistillationPart | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "mixed"] = "auto"
@@ -128,7 +143,7 @@ class Recipe(Strict):
     """Processes that prepare samples; 0 prepares them between the steps."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """CPU threads that compute; 0 leaves the choice to the machine."""
-    runs: Annotated[Path, Field(strict=False)] = Path("runs")
+    runs: AnyPath = Path("runs")
     """The folder that gets this training's own folder, called ``name``."""
 
     @model_validator(mode="after")
@@ -146,6 +161,16 @@ class Recipe(Strict):
             )
         if not takes and self.data.proposals is not None:
             raise ValueError(f"a {family} finds its own boxes; remove data.proposals")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_teaches(self) -> Recipe:
+        if self.distillation is None and any(source.annotations is None for source in self.data.train):
+            raise ValueError(
+                "data.train has pictures without annotations; add them, or a distillation.teacher"
+            )
+        if self.distillation is not None and not self.model.teachable:
+            raise ValueError(f"a {self.model.family} has no cells to be taught in; remove distillation")
         return self
 
     def network(self) -> dict[str, Any]:

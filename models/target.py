@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +11,16 @@ from models.boxes import covered
 
 IGNORED_SHARE = 0.5
 """A box of which more lies in an ignored one is not learned as background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a stronger detector sees in each of N cells."""
+
+    boxes: Tensor
+    """float32 (N, 4), xyxy in input pixels."""
+    scores: Tensor
+    """float32 (N, C), 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,7 @@ class Target:
     """float32 (P, 4): areas where objects without a box may be."""
     proposals: Tensor
     """float32 (R, 4), best first; none where the detector finds its own."""
+    taught: Taught | None = field(default=None, kw_only=True)
 
     def to(self, device: torch.device) -> Target:
         parts = (self.boxes, self.classes, self.ignored, self.partial, self.proposals)

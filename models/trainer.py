@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import load_checkpoint
 from models.detector import Detector
 from models.ema import MovingAverage
 from models.errors import LookoutError, RecipeError
 from models.families import FAMILIES
 from models.loader import Batch
 from models.recipe import Recipe
+from models.teacher import Teacher
 
 _FINAL_RATE = 0.01
 """The learning rate at the end, as a part of the highest."""
@@ -41,6 +43,7 @@ class Trainer:
     optimiser: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     precision: torch.dtype
+    teacher: Teacher | None = None
     epoch: int = 0
     """Finished epochs."""
     best_ap50: float = -1.0
@@ -117,7 +120,18 @@ def build(recipe: Recipe, model: Detector) -> Trainer:
         optimiser=_optimiser(model, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         precision=precision,
+        teacher=_teacher(recipe, model, device),
     )
+
+
+def _teacher(recipe: Recipe, student: Detector, device: torch.device) -> Teacher | None:
+    part = recipe.distillation
+    if part is None:
+        return None
+    try:
+        return Teacher.of(load_checkpoint(part.teacher)[0], student, part.weight, device)
+    except ValueError as error:
+        raise RecipeError(f"distillation.teacher: {part.teacher} {error}") from error
 
 
 def step(trainer: Trainer, batches: Sequence[Batch], rate: float) -> dict[str, float]:
@@ -178,12 +192,16 @@ def _add_up(trainer: Trainer, batches: Sequence[Batch]) -> dict[str, float]:
 
 
 def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
-    model, device = trainer.model, trainer.device
-    images = model.normalise(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
+    model, device, teacher = trainer.model, trainer.device, trainer.teacher
+    pixels = batch.images.to(device)
+    images = model.normalise(pixels).contiguous(memory_format=torch.channels_last)
     mixed = trainer.precision != torch.float32
     targets = [target.to(device) for target in batch.targets]
     with torch.autocast(device.type, trainer.precision, enabled=mixed):
-        return model.losses(images, targets)
+        if teacher is None:
+            return model.losses(images, targets)
+        losses = model.losses(images, teacher.teach(pixels, targets))
+    return {**losses, "taught": losses["taught"] * teacher.weight}
 
 
 def _diverged(trainer: Trainer, what: str, value: Tensor) -> TrainingDiverged:

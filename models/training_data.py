@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models.annotations import read_annotations
+from models.annotations import read_annotations, unlabelled
 from models.coco import CocoFile, Example, examples_of, with_pictures
 from models.errors import DataError, RecipeError
 from models.evaluate import ground_truth
@@ -26,6 +26,9 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
     problems = Problems(skip=recipe.data.bad == "skip")
     sources = []
     for source in recipe.data.train:
+        if source.annotations is None:
+            sources.append((source, unlabelled(source.images, recipe.names)))
+            continue
         file = read_annotations(source.annotations, source.images, recipe.names, problems)
         sources.append((source, with_pictures(file, source.images, problems)))
     _check_categories(recipe, sources)
@@ -38,7 +41,7 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
     for source, file in sources:
         partial = source.labelled == "partial"
         examples += examples_of(file, source.images, partial, source.extend_top) * source.repeat
-    if not any(len(example.boxes) for example in examples):
+    if recipe.distillation is None and not any(len(example.boxes) for example in examples):
         raise DataError(f"data.train: has no box of {', '.join(recipe.names)}; there is nothing to learn")
     return examples, validation
 
@@ -55,8 +58,9 @@ def _check_categories(recipe: Recipe, sources: Sources) -> None:
 
 
 def _held_out(recipe: Recipe, sources: Sources, share: float) -> tuple[Sources, ValidationSet]:
-    """Both parts; boxes to measure by are as they were annotated."""
-    learn, measure = zip(*(hold_out(file, share) for _, file in sources), strict=True)
+    """Both parts; boxes to measure by are as they were annotated, pictures without any are learned from."""
+    parts = [hold_out(file, 0 if source.annotations is None else share) for source, file in sources]
+    learn, measure = zip(*parts, strict=True)
     apart = numbered_apart(measure)
     whole = replace(
         apart[0],
