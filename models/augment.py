@@ -8,20 +8,20 @@ random. All randomness comes from the generator that is passed in. Knows nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from models.coco import Example
 from models.letterbox import PAD_VALUE, Letterbox
-
-FloatBoxes = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+from models.mixing import mixed, pasted
+from models.sample import FloatBoxes, Picture, Sample
 
 _MIN_SIDE_PX = 3.0
 _MIN_VISIBLE = 0.3
+_MIXED = 0.4, 0.6
+"""Each picture's share, where two are seen through each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Augmentation:
     """Probability of a left-right mirror image."""
     mosaic: float = 0.0
     """Probability of composing four pictures."""
+    mixup: float = 0.0
+    """Probability of seeing another sample through this one."""
+    paste: float = 0.0
+    """Probability of an object of another picture in it."""
     crop: float = 0.0
     """How much of each side may be cut off, beyond what fits the input's shape."""
     shrink: float = 0.0
@@ -42,24 +46,6 @@ class Augmentation:
     """Largest relative change."""
     brightness: float = 0.0
     """Largest relative change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A picture of the input size; boxes are xyxy in input pixels."""
-
-    image: Picture
-    """uint8 RGB (input_height, input_width, 3)."""
-    boxes: FloatBoxes
-    """float32 (N, 4)."""
-    classes: npt.NDArray[np.int64]
-    """int64 (N,)."""
-    ignored: FloatBoxes
-    """float32 (K, 4): crowds and cut-off objects, where nothing is right or wrong."""
-    partial: FloatBoxes
-    """float32 (P, 4): areas where objects without a box may be."""
-    proposals: FloatBoxes
-    """float32 (R, 4), best first: those of the pictures, as far as they are still to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +83,23 @@ def augmented(
 ) -> Sample:
     """A random sample around ``examples[index]``; a mosaic draws three more pictures."""
     canvas = Rectangle(0, 0, input_width, input_height)
+    sample = _composed(examples, index, canvas, augmentation, rng)
+    if rng.random() < augmentation.mixup:
+        other = _composed(examples, int(rng.integers(len(examples))), canvas, augmentation, rng)
+        sample = mixed(sample, other, float(rng.uniform(*_MIXED)))
+    if rng.random() < augmentation.paste:
+        sample = pasted(sample, examples, rng)
+    return replace(sample, image=_recolour(sample.image, augmentation, rng))
+
+
+def _composed(
+    examples: Sequence[Example],
+    index: int,
+    canvas: Rectangle,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> Sample:
+    """One picture, or four."""
     if rng.random() < augmentation.mosaic:
         others = rng.integers(0, len(examples), 3).tolist()
         tiles = _quarters(canvas, rng)
@@ -108,15 +111,7 @@ def augmented(
         example = examples[position]
         crop = _crop(example.width, example.height, tile, augmentation.crop, rng)
         parts.append(_place(example, example.read(), crop, tile, bool(rng.random() < augmentation.flip)))
-    sample = _compose(parts, tiles, canvas)
-    return Sample(
-        _recolour(sample.image, augmentation, rng),
-        sample.boxes,
-        sample.classes,
-        sample.ignored,
-        sample.partial,
-        sample.proposals,
-    )
+    return _compose(parts, tiles, canvas)
 
 
 def _crop(width: int, height: int, tile: Rectangle, strength: float, rng: np.random.Generator) -> Rectangle:

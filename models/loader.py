@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.augment import Augmentation, Sample, augmented
+from models.augment import Augmentation, augmented
 from models.coco import Example
 from models.errors import DataError
+from models.sample import Sample
 from models.target import Target
 
 

@@ -71,13 +71,15 @@ class AugmentationPart(Strict):
 
     flip: Share = 0.5
     mosaic: Share = 0.5
+    mixup: Share = 0.0
+    paste: Share = 0.0
     crop: Annotated[float, Field(ge=0, le=0.9)] = 0.4
     shrink: Annotated[float, Field(ge=0, le=0.9)] = 0.4
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     saturation: Share = 0.5
     brightness: Share = 0.4
     plain_epochs: Annotated[int, Field(ge=0)] = 3
-    """The last epochs do without mosaics, so that training ends on natural pictures."""
+    """The last epochs do without mosaics, mixtures and pasted objects, so that training ends on natural pictures."""
 
 
 def _default_warmup(checked: dict[str, Any]) -> float:

@@ -234,6 +234,8 @@ def _samples(recipe: Recipe, examples: list[Example], epoch: int) -> EpochSample
         augmentation=Augmentation(
             flip=part.flip,
             mosaic=0.0 if plain else part.mosaic,
+            mixup=0.0 if plain else part.mixup,
+            paste=0.0 if plain else part.paste,
             crop=part.crop,
             shrink=part.shrink,
             hue=part.hue,

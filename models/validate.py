@@ -15,12 +15,13 @@ from faster_coco_eval import COCO
 from torch import Tensor
 
 from models.annotations import read_annotations
-from models.augment import Sample, letterboxed
+from models.augment import letterboxed
 from models.coco import Example, examples_of
 from models.detector import Detector
 from models.evaluate import Metrics, Prediction, ground_truth, judged
 from models.letterbox import Letterbox
 from models.postprocess import detections
+from models.sample import Sample
 
 _SCORE_THRESHOLD = 0.005
 _BATCH = 8

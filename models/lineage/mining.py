@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.augment import Sample, letterboxed
+from models.augment import letterboxed
 from models.boxes import nms, pairwise_iou
 from models.coco import Example
 from models.lineage.svm import Svm, fit_svm
+from models.sample import Sample
 from models.target import in_ignored
 
 BACKGROUND_IOU = 0.3

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from models.augment import Sample, letterboxed
+from models.augment import letterboxed
 from models.checkpoint import load_checkpoint
 from models.coco import Example
 from models.detector import Detector
@@ -35,6 +35,7 @@ from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.lineage.rcnn import Rcnn
 from models.postprocess import detections
+from models.sample import Sample
 from models.validate import load_validation
 
 SCORE_FLOOR = 0.005

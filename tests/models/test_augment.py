@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.augment import Augmentation, Sample, augmented, letterboxed
+from models.augment import Augmentation, augmented, letterboxed
 from models.coco import Example, load_coco
 from models.letterbox import Letterbox
+from models.mixing import mixed, pasted
+from models.sample import Sample
 from tests.models.conftest import SHAPES, draw_shapes
 
 HARD = Augmentation(flip=0.5, mosaic=0.5, crop=0.5, shrink=0.5)
@@ -83,3 +85,37 @@ def test_recolouring_reaches_pixels_within_bounds(squares: list[Example]) -> Non
     ratio = other.max(-1).astype(float).mean() / plain.max(-1).astype(float).mean()
     assert 0.59 < ratio < 1.41
     assert abs(ratio - 1) > 0.02
+
+
+def test_a_pasted_object_is_where_its_box_is(squares: list[Example]) -> None:
+    none = np.zeros((0, 4), np.float32)
+    gray = Sample(np.full((192, 256, 3), 100, np.uint8), none, np.zeros(0, np.int64), none, none, none)
+    for seed in range(12):
+        sample = pasted(gray, squares, np.random.default_rng(seed))
+        assert sample.classes.tolist() == [0]
+        (x1, y1, x2, y2), red = sample.boxes[0], _red(sample.image)
+        assert (gray.image == 100).all()
+        assert red[int(y1 + 0.5) : int(y2 + 0.5), int(x1 + 0.5) : int(x2 + 0.5)].mean() > 0.8
+        red[max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = False
+        assert red.sum() == 0
+
+
+def test_what_a_pasted_object_hides_is_neither_right_nor_wrong(squares: list[Example]) -> None:
+    under = augmented(squares, 0, 192, 256, Augmentation(), np.random.default_rng(0))
+    hidden = 0
+    for seed in range(40):
+        sample = pasted(under, squares, np.random.default_rng(seed))
+        assert len(sample.boxes) + len(sample.ignored) == len(under.boxes) + 1
+        hidden += len(sample.ignored)
+    assert 0 < hidden < 20
+
+
+def test_pictures_seen_through_each_other_have_the_objects_of_both(squares: list[Example]) -> None:
+    first, second = (letterboxed(example, 192, 256) for example in squares[:2])
+    sample = mixed(first, second, 0.5)
+    assert np.array_equal(sample.boxes, np.concatenate([first.boxes, second.boxes]))
+    assert np.array_equal(sample.classes, [0, 0])
+    mean = (first.image.astype(float) + second.image) / 2
+    assert np.abs(sample.image - mean).max() <= 0.5
+    both = augmented(squares, 0, 192, 256, Augmentation(mixup=1.0, paste=1.0), np.random.default_rng(1))
+    assert len(both.boxes) == 3
