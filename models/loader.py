@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.augment import Augmentation, augmented
 from models.coco import Example
 from models.errors import DataError
+from models.ranks import Ranks
 from models.sample import Sample
 from models.target import Target
 
@@ -61,14 +62,20 @@ def steps_per_epoch(examples: int, batch: int) -> int:
     return max(1, examples // batch)
 
 
-def epoch_batches(samples: EpochSamples, batch: int, workers: int) -> Iterator[Batch]:
-    """The batches of an epoch in random order; what does not fill a batch is left out.
+def epoch_batches(
+    samples: EpochSamples, batch: int, workers: int, ranks: Ranks | None = None
+) -> Iterator[Batch]:
+    """The batches of an epoch in random order, this process's part of each; what does not fill a batch is left out.
 
     Raises:
         DataError: a picture cannot be read.
     """
     order = np.random.default_rng((samples.seed, samples.epoch)).permutation(len(samples)).tolist()
-    chunks = [order[step * batch : (step + 1) * batch] for step in range(steps_per_epoch(len(order), batch))]
+    first, count = (0, 1) if ranks is None else (ranks.index, ranks.count)
+    mine = slice(first * batch // count, (first + 1) * batch // count)
+    chunks = [
+        order[step * batch : (step + 1) * batch][mine] for step in range(steps_per_epoch(len(order), batch))
+    ]
     loader: DataLoader[Any] = DataLoader(
         samples,
         batch_sampler=chunks,

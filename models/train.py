@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -31,6 +32,7 @@ from models.families import FAMILIES
 from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
+from models.ranks import Ranks, ranks
 from models.recipe import Recipe, load_recipe
 from models.run_report import RunReport
 from models.trainer import Trainer, build, network, rate_at, step
@@ -76,21 +78,31 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         CheckpointError: a checkpoint cannot be read or written.
         TrainingDiverged: the loss or its gradient is no longer a number.
         TrainingStopped: out of memory, or a worker process was killed.
+        RanksError: torchrun started more processes than there are GPUs.
     """
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     recipe = load_recipe(recipe_path)
+    with ranks(cuda=recipe.device != "cpu" and torch.cuda.is_available()) as these:
+        console = Console(markup=False, highlight=False, soft_wrap=True, quiet=not these.first)
+        return _train(recipe, resume, these, console)
+
+
+def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path:
+    _check_ranks(recipe, these)
     with _machine_limits():
         examples, validation = training_data(recipe)
         model = network(recipe)
-        _make_folder(recipe.folder, resume)
+        if these.first:
+            _make_folder(recipe.folder, resume)
+        these.agreed(None)  # the folder is there
         if recipe.data.proposals is not None:
             examples, validation = _proposed(recipe, examples, validation, console)
-        report = RunReport(recipe, console.print)
+        report = RunReport(recipe, console.print) if these.first else None
         fit = FAMILIES[recipe.model.family].fit
         if fit is not None:
+            assert report is not None
             _fit(fit, model, recipe, examples, validation, report, console)
             return _done(recipe, validation.examples if validation else examples, console)
-        trainer = build(recipe, model)
+        trainer = build(recipe, model, these)
         _say_start(trainer, examples, console)
         if (recipe.folder / "last.pt").exists():
             _resume(trainer, validation, report, console)
@@ -98,6 +110,19 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
             while trainer.epoch < recipe.schedule.epochs and not _is_stale(trainer, console):
                 _epoch(trainer, examples, validation, report, progress, console)
     return _done(recipe, validation.examples if validation else examples, console)
+
+
+def _check_ranks(recipe: Recipe, these: Ranks) -> None:
+    if these.count == 1:
+        return
+    if FAMILIES[recipe.model.family].fit is not None or recipe.data.proposals is not None:
+        raise RecipeError(
+            f"model.family: a {recipe.model.family} learns in one process; start it without torchrun"
+        )
+    if recipe.schedule.batch % these.count:
+        raise RecipeError(
+            f"schedule.batch: is {recipe.schedule.batch}, of which {these.count} processes have no equal parts"
+        )
 
 
 def _fit(
@@ -137,7 +162,7 @@ def _epoch(
     trainer: Trainer,
     examples: list[Example],
     validation: ValidationSet | None,
-    report: RunReport,
+    report: RunReport | None,
     progress: Progress,
     console: Console,
 ) -> None:
@@ -155,6 +180,8 @@ def _epoch(
     metrics = _judge(trainer, validation, report)
     progress.remove_task(task)
     seconds = time.monotonic() - started
+    if report is None:
+        return
     report.epoch(trainer.epoch, seconds, losses, metrics)
     loss = sum(losses.values())
     console.print(f"epoch {trainer.epoch}/{epochs}  loss {loss:.2f}{_said(metrics)}  {seconds:.0f} s")
@@ -180,7 +207,7 @@ def _train_epoch(
     for module in trainer.model.early(schedule.frozen_blocks):
         module.eval()
     samples = _samples(recipe, examples, trainer.epoch)
-    batches = epoch_batches(samples, schedule.batch, recipe.workers)
+    batches = epoch_batches(samples, schedule.batch, recipe.workers, trainer.ranks)
     for index in range(steps):
         some = list(islice(batches, schedule.accumulate))
         done = (trainer.epoch + (index + 1) / steps) / schedule.epochs
@@ -191,8 +218,17 @@ def _train_epoch(
     return {name: total / steps for name, total in totals.items()}
 
 
-def _judge(trainer: Trainer, validation: ValidationSet | None, report: RunReport) -> Metrics | None:
-    """Measure where it is due; replace ``best.pt`` where that is better or nothing can be measured."""
+def _judge(trainer: Trainer, validation: ValidationSet | None, report: RunReport | None) -> Metrics | None:
+    """Measure where it is due; replace ``best.pt`` where that is better or nothing can be measured.
+
+    One process does, and the others wait for what they have to know of it.
+    """
+    metrics = None if report is None else _measured(trainer, validation, report)
+    trainer.best_ap50, trainer.stale = trainer.ranks.agreed((trainer.best_ap50, trainer.stale))
+    return metrics
+
+
+def _measured(trainer: Trainer, validation: ValidationSet | None, report: RunReport) -> Metrics | None:
     schedule, epoch, model = trainer.recipe.schedule, trainer.epoch, trainer.average.model
     best = trainer.recipe.folder / "best.pt"
     if validation is None:
@@ -213,6 +249,8 @@ def _judge(trainer: Trainer, validation: ValidationSet | None, report: RunReport
 
 def _save_last(trainer: Trainer, ap50: float | None) -> None:
     """Replace ``last.pt``; without ``ap50`` a resumed training validates first, where it is due."""
+    if not trainer.ranks.first:
+        return
     path = trainer.recipe.folder / "last.pt"
     save_checkpoint(path, trainer.average.model, trainer.epoch, ap50, trainer.state())
 
@@ -285,7 +323,9 @@ def _make_folder(folder: Path, resume: bool) -> None:
         ) from error
 
 
-def _resume(trainer: Trainer, validation: ValidationSet | None, report: RunReport, console: Console) -> None:
+def _resume(
+    trainer: Trainer, validation: ValidationSet | None, report: RunReport | None, console: Console
+) -> None:
     """Continue from ``last.pt``, if it was written under the same recipe."""
     path = trainer.recipe.folder / "last.pt"
     content = read_checkpoint(path)

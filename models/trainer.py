@@ -21,9 +21,11 @@ from models.ema import MovingAverage
 from models.errors import LookoutError, RecipeError
 from models.families import FAMILIES
 from models.loader import Batch
+from models.ranks import Ranks
 from models.recipe import Recipe
 from models.teacher import Teacher
 
+_ALONE = Ranks()
 _FINAL_RATE = 0.01
 """The learning rate at the end, as a part of the highest."""
 
@@ -43,6 +45,7 @@ class Trainer:
     optimiser: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     precision: torch.dtype
+    ranks: Ranks = _ALONE
     teacher: Teacher | None = None
     epoch: int = 0
     """Finished epochs."""
@@ -107,7 +110,7 @@ def network(recipe: Recipe) -> Detector:
     return model.to(device)
 
 
-def build(recipe: Recipe, model: Detector) -> Trainer:
+def build(recipe: Recipe, model: Detector, ranks: Ranks = _ALONE) -> Trainer:
     """A trainer at its start, of the recipe's :func:`network`."""
     device = _device(recipe)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,6 +123,7 @@ def build(recipe: Recipe, model: Detector) -> Trainer:
         optimiser=_optimiser(model, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         precision=precision,
+        ranks=ranks,
         teacher=_teacher(recipe, model, device),
     )
 
@@ -158,6 +162,7 @@ def step(trainer: Trainer, batches: Sequence[Batch], rate: float) -> dict[str, f
                 raise
         trainer.parts *= 2
         torch.cuda.empty_cache()
+    trainer.ranks.average(trainer.model.parameters())
     trainer.scaler.unscale_(trainer.optimiser)
     norm = nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.recipe.schedule.clip_norm)
     # A scaler skips steps that overflow, and scales less next time; without scaling that is no remedy.
