@@ -1,6 +1,7 @@
 """What a training leaves behind for people: its recipe, ``metrics.csv``, curves, a confusion matrix, and pictures.
 
-``recipe.yaml`` is the recipe with all defaults. ``metrics.csv`` has a row an epoch. When a validation is the best so
+``recipe.yaml`` is the recipe with all defaults. ``metrics.csv`` has a row an epoch, and TensorBoard can show the same
+(``tensorboard --logdir runs``). When a validation is the best so
 far, ``confusion.png`` and ``predictions.jpg`` show what it was made of; ``curves.png`` follows every validation. The
 two plots need matplotlib; without it, that is said once. Knows nothing of how anything is trained.
 """
@@ -16,6 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from models.coco import Example
 from models.confusion import SHOWN_SCORE, confusion
@@ -24,6 +28,8 @@ from models.recipe import Recipe
 
 PICTURES, COLUMNS, WIDTH = 12, 3, 480
 _TRUE, _FOUND = (60, 200, 60), (20, 120, 255)  # BGR
+EVENTS = "events.out.tfevents.lookout"
+"""What TensorBoard reads: by its name."""
 _MOST_CLASSES = 40
 """Of more, a confusion matrix is too large to read."""
 
@@ -55,6 +61,7 @@ class RunReport:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
+        _write_events(rows, self._folder / EVENTS)
         if metrics is not None and self._plots:
             _draw_progress(rows, self._folder / "curves.png")
 
@@ -73,6 +80,23 @@ class RunReport:
         with file.open(newline="", encoding="utf-8") as opened:
             rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(opened)]
         return [row for row in rows if row.get("epoch", "").isdecimal()]
+
+
+def _write_events(rows: Sequence[Row], path: Path) -> None:
+    """All rows as TensorBoard reads them; its time is the seconds of training."""
+    seconds = 0.0
+    writer = RecordWriter(str(path))
+    writer.write(Event(wall_time=seconds, file_version="brain.Event:2").SerializeToString())
+    for row in rows:
+        seconds += float(row["seconds"])
+        values = [
+            Summary.Value(tag=name.replace(" ", "/"), simple_value=float(value))
+            for name, value in row.items()
+            if name != "epoch"
+        ]
+        event = Event(wall_time=seconds, step=int(row["epoch"]), summary=Summary(value=values))
+        writer.write(event.SerializeToString())
+    writer.close()
 
 
 def _draw_progress(rows: Sequence[Row], picture: Path) -> None:

@@ -34,7 +34,7 @@ from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.ranks import Ranks, ranks
 from models.recipe import Recipe, load_recipe
-from models.run_report import RunReport
+from models.run_report import EVENTS, RunReport
 from models.trainer import Trainer, build, network, rate_at, step
 from models.training_data import training_data
 from models.validate import ValidationSet, validate
@@ -315,7 +315,7 @@ def _make_folder(folder: Path, resume: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
-            for name in ("best.pt", "last.pt", "metrics.csv"):
+            for name in ("best.pt", "last.pt", "metrics.csv", EVENTS):
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise RecipeError(

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from tensorboardX.proto import event_pb2
 
 from models.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
 from models.errors import DataError, RecipeError
 from models.recipe import load_recipe
+from models.run_report import EVENTS
 from models.train import TrainingStopped, _machine_limits, train
 from models.validate import load_validation, validate
 from models.yolox import Yolox, YoloxConfig
@@ -119,6 +122,15 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, shapes: Pa
     assert worst == 0
 
 
+def _events(folder: Path) -> Iterator[Any]:
+    """TensorBoard's: each its length in 8 bytes and a checksum of 4, the event, another checksum."""
+    data = (folder / EVENTS).read_bytes()
+    while data:
+        (length,) = struct.unpack_from("<Q", data)
+        yield event_pb2.Event.FromString(data[12 : 12 + length])
+        data = data[12 + length + 4 :]
+
+
 def test_a_run_leaves_what_people_want_to_see(tmp_path: Path, shapes: Path) -> None:
     recipe = _recipe(tmp_path, shapes, 2, validate_every="2")
     folder = train(recipe).parent
@@ -131,6 +143,13 @@ def test_a_run_leaves_what_people_want_to_see(tmp_path: Path, shapes: Path) -> N
     assert float(second["loss"]) == pytest.approx(sum(parts), abs=1e-3)
     assert (first["AP50"], first["AP50 disc"]) == ("", ""), "was not validated"
     assert 0 <= float(second["AP50 disc"]) <= 1
+    logged = {
+        (value.tag, event.step): value.simple_value
+        for event in _events(folder)
+        for value in event.summary.value
+    }
+    assert logged["AP50/disc", 2] == pytest.approx(float(second["AP50 disc"]), abs=1e-6)
+    assert logged["loss", 1] == pytest.approx(float(first["loss"]), abs=1e-5)
     for name in ("curves.png", "confusion.png", "predictions.jpg"):
         picture = cv2.imread(str(folder / name))
         assert picture is not None, name
@@ -139,6 +158,7 @@ def test_a_run_leaves_what_people_want_to_see(tmp_path: Path, shapes: Path) -> N
     assert (folder / "metrics.csv").read_text().count("\n") == 3
     train(recipe, resume=False)
     assert (folder / "metrics.csv").read_text().count("\n") == 3
+    assert [event.step for event in _events(folder)] == [0, 1, 2]
 
 
 def test_it_ends_when_it_gets_no_better_and_stays_ended(
