@@ -33,7 +33,8 @@ class FasterRcnnConfig:
     backbone: str = "efficientnet_lite0"
     """One of :data:`models.backbones.BACKBONES`; resnet101 is that of arXiv 1512.03385."""
     pooling: Literal["align", "max"] = "align"
-    """RoIAlign, or the RoI max pooling of the paper."""
+    """RoIAlign, or the RoI max pooling of the paper. That rounds boxes to whole cells: where one comes to lie halfway
+    between two, onnxruntime's millionth of a pixel decides otherwise, and an export may miss its proof."""
     anchor_sizes: tuple[int, ...] = (128, 256, 512)
     """In input pixels; the paper's are for pictures whose shorter side is 600."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
