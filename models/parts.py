@@ -63,6 +63,7 @@ class YoloxPart(NetworkPart):
     teachable: ClassVar[bool] = True
     family: Literal["lookout-yolox"] = "lookout-yolox"
     backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
+    skipped_blocks: Annotated[tuple[int, ...], Field(strict=False)] = ()
     width: Annotated[int, Field(ge=8, le=512)] = 80
 
 

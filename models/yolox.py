@@ -35,6 +35,8 @@ class YoloxConfig:
     backbone_blocks: int = 13
     width: int = 80
     """Channels of the neck and the head."""
+    skipped_blocks: tuple[int, ...] = ()
+    """See :class:`models.backbones.efficientnet_lite0.EfficientNetLite0`."""
 
 
 class Separable(nn.Sequential):
@@ -109,7 +111,7 @@ class Yolox(Detector):
     def __init__(self, config: YoloxConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = EfficientNetLite0(config.backbone_blocks)
+        self.backbone = EfficientNetLite0(config.backbone_blocks, config.skipped_blocks)
         self.neck = Neck(self.backbone.channels, config.width)
         self.heads = nn.ModuleList(Head(config.width, len(config.names)) for _ in STRIDES)
 

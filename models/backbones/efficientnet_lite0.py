@@ -8,7 +8,7 @@ Knows nothing of detection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +50,11 @@ _STRIDE_8_BLOCK = 4
 _STRIDE_16_BLOCK = 10
 MIN_BLOCKS = _STRIDE_16_BLOCK + 2
 MAX_BLOCKS = len(_BLOCKS)
+_SKIPPABLE = [
+    index
+    for index in range(1, MAX_BLOCKS)
+    if _BLOCKS[index][1] == 1 and _BLOCKS[index][3] == _BLOCKS[index - 1][3]
+]
 
 
 def _same_padding(kernel: int) -> nn.ZeroPad2d:
@@ -101,13 +106,15 @@ class EfficientNetLite0(Backbone):
 
     Args:
         blocks: from 12 (stride 32 just reached) to 16 (all).
+        skipped: of these, counted from 0, what is left out; their shortcuts stay, so that the pretrained rest still
+            sees something like what it learned from (arXiv 1603.09382).
     """
 
     mean = (PIXEL_MEAN, PIXEL_MEAN, PIXEL_MEAN)
     std = (PIXEL_STD, PIXEL_STD, PIXEL_STD)
     pool_size = 7
 
-    def __init__(self, blocks: int = MAX_BLOCKS) -> None:
+    def __init__(self, blocks: int = MAX_BLOCKS, skipped: Sequence[int] = ()) -> None:
         super().__init__()
         if not MIN_BLOCKS <= blocks <= MAX_BLOCKS:
             raise ValueError(f"blocks is {blocks}, expected {MIN_BLOCKS} to {MAX_BLOCKS}")
@@ -118,8 +125,11 @@ class EfficientNetLite0(Backbone):
         )
         layers: list[nn.Module] = []
         inputs = _STEM_CHANNELS
-        for kernel, stride, expansion, outputs in _BLOCKS[:blocks]:
-            layers.append(InvertedResidual(inputs, outputs, kernel, stride, expansion))
+        for index, (kernel, stride, expansion, outputs) in enumerate(_BLOCKS[:blocks]):
+            block = InvertedResidual(inputs, outputs, kernel, stride, expansion)
+            if index in skipped and not block.shortcut:
+                raise ValueError(f"block {index} has no shortcut and cannot be skipped, as {_SKIPPABLE} can")
+            layers.append(nn.Identity() if index in skipped else block)
             inputs = outputs
         self.blocks = nn.ModuleList(layers)
         self.channels = (_BLOCKS[_STRIDE_8_BLOCK][3], _BLOCKS[_STRIDE_16_BLOCK][3], inputs)

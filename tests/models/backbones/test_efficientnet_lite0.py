@@ -48,6 +48,20 @@ def test_features_have_their_strides_and_channels() -> None:
     assert backbone.channels == (40, 112, 192)
 
 
+def test_skipped_blocks_leave_their_shortcuts() -> None:
+    whole, less = EfficientNetLite0(13).eval(), EfficientNetLite0(13, (7, 9, 12)).eval()
+    whole.load_imagenet()
+    less.load_imagenet()
+    for index in (7, 9, 12):
+        torch.nn.init.zeros_(whole.blocks[index].project[1].weight)
+        torch.nn.init.zeros_(whole.blocks[index].project[1].bias)
+    with torch.no_grad():
+        for one, other in zip(whole(torch.ones(1, 3, 64, 64)), less(torch.ones(1, 3, 64, 64)), strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+    with pytest.raises(ValueError, match=r"block 5 has no shortcut.*\[2, 4, 6, 7, 9, 10, 12, 13, 14\]"):
+        EfficientNetLite0(13, (5,))
+
+
 def test_trunk_and_top_are_the_network_cut_at_stride_16() -> None:
     backbone = EfficientNetLite0().eval()
     images = backbone.normalise(torch.randint(0, 256, (1, 96, 160, 3), dtype=torch.uint8))
