@@ -32,6 +32,13 @@ class Batch:
     targets: list[Target]
 
 
+_CELL_PX = 32
+"""Sides of samples are multiples of it."""
+
+Place = tuple[int, int, int]
+"""Of a sample: its picture's index, its height and its width."""
+
+
 @dataclass(frozen=True)
 class EpochSamples(Dataset[Sample | DataError]):
     """The random samples of one epoch; the i-th comes from the i-th picture."""
@@ -40,19 +47,37 @@ class EpochSamples(Dataset[Sample | DataError]):
     input_height: int
     input_width: int
     augmentation: Augmentation
+    sizes: tuple[float, float]
+    """Of what sizes batches are, as parts of the input's."""
     seed: int
     epoch: int
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Sample | DataError:
+    def batches(self, batch: int) -> list[list[Place]]:
+        """All of the epoch, in random order and of random sizes; what does not fill a batch is left out."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self)).tolist()
+        steps = steps_per_epoch(len(self), batch)
+        parts = rng.uniform(*self.sizes, steps).tolist()
+        return [
+            [(index, *self._size(part)) for index in order[step * batch : (step + 1) * batch]]
+            for step, part in enumerate(parts)
+        ]
+
+    def _size(self, part: float) -> tuple[int, int]:
+        height, width = (
+            max(1, round(part * side / _CELL_PX)) for side in (self.input_height, self.input_width)
+        )
+        return height * _CELL_PX, width * _CELL_PX
+
+    def __getitem__(self, place: Place) -> Sample | DataError:
         """A sample, or why there is none: raised in a worker, it would arrive buried in a traceback."""
+        index, height, width = place
         rng = np.random.default_rng((self.seed, self.epoch, index))
         try:
-            return augmented(
-                self.examples, index, self.input_height, self.input_width, self.augmentation, rng
-            )
+            return augmented(self.examples, index, height, width, self.augmentation, rng)
         except DataError as error:
             return error
 
@@ -65,20 +90,19 @@ def steps_per_epoch(examples: int, batch: int) -> int:
 def epoch_batches(
     samples: EpochSamples, batch: int, workers: int, ranks: Ranks | None = None
 ) -> Iterator[Batch]:
-    """The batches of an epoch in random order, this process's part of each; what does not fill a batch is left out.
+    """The batches of an epoch, this process's part of each.
 
     Raises:
         DataError: a picture cannot be read.
     """
-    order = np.random.default_rng((samples.seed, samples.epoch)).permutation(len(samples)).tolist()
-    first, count = (0, 1) if ranks is None else (ranks.index, ranks.count)
-    mine = slice(first * batch // count, (first + 1) * batch // count)
-    chunks = [
-        order[step * batch : (step + 1) * batch][mine] for step in range(steps_per_epoch(len(order), batch))
+    index, count = (0, 1) if ranks is None else (ranks.index, ranks.count)
+    places = [
+        whole[index * len(whole) // count : (index + 1) * len(whole) // count]
+        for whole in samples.batches(batch)
     ]
     loader: DataLoader[Any] = DataLoader(
         samples,
-        batch_sampler=chunks,
+        batch_sampler=places,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_start_worker,

@@ -45,8 +45,8 @@ class NetworkPart(Strict):
 
     takes_proposals: ClassVar[bool] = False
     """Whether it needs ``data.proposals``."""
-    teachable: ClassVar[bool] = False
-    """Whether a :class:`models.teacher.Teacher` can have it as a student."""
+    by_cell: ClassVar[bool] = False
+    """Whether it predicts cell by cell, in pictures of any size: can have a teacher, and change sizes."""
     input_height: Side = 320
     input_width: Side = 416
     pretrained: bool = True
@@ -60,7 +60,7 @@ class NetworkPart(Strict):
 class YoloxPart(NetworkPart):
     """See :class:`models.yolox.YoloxConfig`."""
 
-    teachable: ClassVar[bool] = True
+    by_cell: ClassVar[bool] = True
     family: Literal["lookout-yolox"] = "lookout-yolox"
     backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
     skipped_blocks: Annotated[tuple[int, ...], Field(strict=False)] = ()

@@ -66,6 +66,9 @@ class DataPart(Strict):
         return self
 
 
+Size = Annotated[float, Field(ge=0.25, le=4)]
+
+
 class AugmentationPart(Strict):
     """See :class:`models.augment.Augmentation`."""
 
@@ -78,8 +81,16 @@ class AugmentationPart(Strict):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     saturation: Share = 0.5
     brightness: Share = 0.4
+    sizes: Annotated[tuple[Size, Size], Field(strict=False)] = (1.0, 1.0)
+    """Each batch is of another size: as parts of the input's, the least and the largest."""
     plain_epochs: Annotated[int, Field(ge=0)] = 3
-    """The last epochs do without mosaics, mixtures and pasted objects, so that training ends on natural pictures."""
+    """The last epochs do without mosaics, mixtures, pasted objects and other sizes: they end on natural pictures."""
+
+    @model_validator(mode="after")
+    def _sizes_ascend(self) -> AugmentationPart:
+        if self.sizes[0] > self.sizes[1]:
+            raise ValueError(f"sizes are {self.sizes[0]} and {self.sizes[1]}, expected the smaller one first")
+        return self
 
 
 def _default_warmup(checked: dict[str, Any]) -> float:
@@ -171,8 +182,14 @@ class Recipe(Strict):
             raise ValueError(
                 "data.train has pictures without annotations; add them, or a distillation.teacher"
             )
-        if self.distillation is not None and not self.model.teachable:
+        if self.distillation is not None and not self.model.by_cell:
             raise ValueError(f"a {self.model.family} has no cells to be taught in; remove distillation")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Recipe:
+        if self.augmentation.sizes != (1.0, 1.0) and not self.model.by_cell:
+            raise ValueError(f"a {self.model.family} has one input size; remove augmentation.sizes")
         return self
 
     def network(self) -> dict[str, Any]:

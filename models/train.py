@@ -280,6 +280,7 @@ def _samples(recipe: Recipe, examples: list[Example], epoch: int) -> EpochSample
             saturation=part.saturation,
             brightness=part.brightness,
         ),
+        sizes=(1.0, 1.0) if plain else part.sizes,
         seed=recipe.seed,
         epoch=epoch,
     )

@@ -81,6 +81,21 @@ def test_the_newcomers_recipe_explains_every_line() -> None:
             "name: mine\nmodel: {input_width: 400}",
             r"model\.input_width: .*multiple of 32, not 400",
         ),
+        (
+            "name: mine",
+            "name: mine\naugmentation: {sizes: [1.5, 0.5]}",
+            r"augmentation: Value error, sizes are 1\.5 and 0\.5, expected the smaller one first$",
+        ),
+        (
+            "name: mine",
+            "name: mine\nmodel: {family: yolo-v1}\naugmentation: {sizes: [0.5, 1.5]}",
+            r"a yolo-v1 has one input size; remove augmentation\.sizes$",
+        ),
+        (
+            "name: mine",
+            "name: mine\nmodel: {family: yolo-v1}\ndistillation: {teacher: t.pt}",
+            r"a yolo-v1 has no cells to be taught in; remove distillation$",
+        ),
     ],
 )
 def test_mistakes_are_named_by_their_path(tmp_path: Path, before: str, after: str, message: str) -> None:

@@ -39,7 +39,7 @@ def _trainer(rate: float = 0.001) -> Trainer:
 
 def _batch(shapes: Path) -> Batch:
     examples = load_coco(shapes, shapes.parent, SHAPES)
-    return next(epoch_batches(EpochSamples(examples, 96, 128, Augmentation(), 0, 0), 2, 0))
+    return next(epoch_batches(EpochSamples(examples, 96, 128, Augmentation(), (1.0, 1.0), 0, 0), 2, 0))
 
 
 def test_without_frozen_blocks_everything_is_trained() -> None:
@@ -85,7 +85,7 @@ def _evaluating() -> Trainer:
 def test_too_little_memory_cuts_batches_in_half_and_the_step_stays_one(shapes: Path) -> None:
     """Memory for two pictures, of four; by the error that CUDA raises."""
     examples = load_coco(shapes, shapes.parent, SHAPES)
-    batch = next(epoch_batches(EpochSamples(examples, 96, 128, Augmentation(), 0, 0), 4, 0))
+    batch = next(epoch_batches(EpochSamples(examples, 96, 128, Augmentation(), (1.0, 1.0), 0, 0), 4, 0))
     plain, small = _evaluating(), _evaluating()
     sizes: list[int] = []
 
