@@ -72,7 +72,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
 
     Raises:
         RecipeError: the recipe is wrong, or not the one that the training to resume began with.
-        DataError: annotations, pictures or ImageNet weights are wrong.
+        DataError: annotations, pictures or weights to start from are wrong.
         CheckpointError: a checkpoint cannot be read or written.
         TrainingDiverged: the loss or its gradient is no longer a number.
         TrainingStopped: out of memory, or a worker process was killed.
@@ -81,7 +81,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
     recipe = load_recipe(recipe_path)
     with _machine_limits():
         examples, validation = training_data(recipe)
-        model = network(recipe)
+        model = network(recipe, console.print)
         _make_folder(recipe.folder, resume)
         if recipe.data.proposals is not None:
             examples, validation = _proposed(recipe, examples, validation, console)
