@@ -80,7 +80,6 @@ def test_what_does_not_fit_is_said(
             "is a PyTorch file; of such a YOLOX --names and --input-size can be said",
         ),
         (published, ["--input-size", "416x300"], "--input-size 416x300: expected multiples of 32"),
-        (published, ["--ranks", "1024,256"], "--ranks goes with one of a Fast R-CNN alone"),
         (ours, ["--ranks", "2,2"], "ours.pth: is a yolox; --ranks goes with a Fast R-CNN alone"),
         (garbage, [], "garbage.pth: it is no file of weights; expected a YOLOX checkpoint of Megvii's"),
         (tmp_path / "none.pth", [], "none.pth: no such model"),

@@ -144,9 +144,8 @@ def batch() -> tuple[Tensor, list[Target]]:
     return images, [Target(box, torch.tensor([number]), none, none, none) for number, box in enumerate(boxes)]
 
 
-@pytest.mark.parametrize("size", ["nano", "tiny"])
-def test_everything_learns(size: SizeName) -> None:
-    model = MegviiYolox(MegviiYoloxConfig(("a", "b"), 64, 96, size)).train()
+def test_everything_learns() -> None:
+    model = MegviiYolox(MegviiYoloxConfig(("a", "b"), 64, 96, "nano")).train()
     images, targets = batch()
     torch.stack(list(model.losses(model.normalise(images), targets).values())).sum().backward()
     for name, parameter in model.named_parameters():
