@@ -23,7 +23,7 @@ from export.adapt import Wishes
 from export.artifact import ArtifactError, ModelSpec, Precision, load, read_spec
 from export.parity import check_parity
 from export.pictures import parity_pictures, synthetic_shapes
-from export.proposal import NOTHING_SAID, Proposal, is_contract, is_darknet, is_zip, propose, sha256
+from export.proposal import NOTHING_SAID, Proposal, is_contract, is_darknet, is_torch, propose, sha256
 
 Say = Callable[[str], None]
 
@@ -47,10 +47,11 @@ def export_model(
     """Turn a checkpoint or a stranger's ONNX file into a contract file, proven equal to the original.
 
     Args:
-        what: a checkpoint of ``lookout train``, a Darknet ``.cfg``, or an .onnx file; for another precision, a
-            contract file too.
+        what: a checkpoint of ``lookout train``, a Darknet ``.cfg``, a YOLOX ``.pth`` of Megvii's, or an .onnx file;
+            for another precision, a contract file too.
         out: the file to write, not ``what`` itself; written whole or not at all.
-        wishes: what the user says of the model besides; of a checkpoint, only names and NMS threshold.
+        wishes: what the user says of the model besides; of a checkpoint, only names and NMS threshold, of a
+            ``.pth`` the input size, too.
         precision: of the network. Others than ``fp32`` are held against the proven float32 graph.
         pictures: folder of pictures to compare and calibrate on; None takes the packaged clips.
         annotated: pictures to bound the average precision on that another precision may cost.
@@ -87,7 +88,7 @@ def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path
     Raises:
         ArtifactError: as :func:`export_model`.
     """
-    if is_zip(path):
+    if is_torch(path):
         raise ArtifactError(
             f"{path}: is a checkpoint; export it first: lookout export {path} --out model.onnx"
         )

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from export.coco import COCO_NAMES
 from export.signature import AdaptError
+from models.coco_names import COCO_NAMES
 
 _KEYS = ("names", "class_names", "classes", "labels")
 

@@ -1,7 +1,7 @@
 """Whatever was given to ``lookout export``, as a contract graph that is not yet proven.
 
-The only place where a checkpoint, a Darknet network, a stranger's ONNX file and a finished contract file part
-ways. Loads torch only for the first two.
+The only place where a checkpoint, a Darknet network, a YOLOX of Megvii's, a stranger's ONNX file and a finished
+contract file part ways. Loads torch only for the first three.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def propose(what: Path, wishes: Wishes, precision: Precision) -> Proposal:
     """The contract graph of whatever was given.
 
     Args:
-        what: a checkpoint, a Darknet ``.cfg``, a stranger's ONNX file, or a contract file whose precision is
-            to be lowered.
+        what: a checkpoint, a Darknet ``.cfg``, a YOLOX ``.pth``, a stranger's ONNX file, or a contract file whose
+            precision is to be lowered.
         wishes: what the user says of it.
         precision: that it is to have in the end.
 
     Raises:
         ArtifactError: it is no model, or it cannot get that precision.
         AdaptError: no adapter recognises it.
-        DarknetError: a Darknet file cannot be read, or the weights are of another network.
+        DarknetError, DataError: a file of weights cannot be read, or is of another network.
     """
-    model = None if is_zip(what) or is_darknet(what) else load(what)
+    model = None if is_torch(what) or is_darknet(what) else load(what)
     if model is not None and is_contract(model):
         return _contract_file(what, model, wishes, precision)
     body = _body(what, model, wishes)
@@ -105,13 +105,29 @@ def _body(what: Path, model: onnx.ModelProto | None, wishes: Wishes) -> Body:
         return darknet_body(what, wishes.weights, wishes.names, wishes.nms_threshold)
     if wishes.weights is not None:
         raise ArtifactError(f"{what}: holds its own weights; --weights goes with a Darknet .cfg file alone")
-    if model is None:  # torch saves checkpoints as zip archives
+    if model is None and not _is_megvii(what):
         from export.torch_export import checkpoint_body
 
         return checkpoint_body(what, wishes.names, wishes.nms_threshold, wishes.ranks)
     if wishes.ranks is not None:
         raise ArtifactError(f"{what}: is no checkpoint; --ranks goes with one of a Fast R-CNN alone")
+    if model is None:
+        from export.torch_export import megvii_body
+
+        known = Wishes(names=wishes.names, input_size=wishes.input_size, nms_threshold=wishes.nms_threshold)
+        if wishes != known:
+            raise ArtifactError(
+                f"{what}: is a PyTorch file; of such a YOLOX --names and --input-size can be said"
+            )
+        return megvii_body(what, known.names, known.input_size, known.nms_threshold)
     return adapt(what, model, wishes)
+
+
+def _is_megvii(path: Path) -> bool:
+    """Whether a file of torch's is to be read as Megvii's: their files are called so, and not lookout's."""
+    from models.checkpoint import is_checkpoint
+
+    return path.suffix == ".pth" and not is_checkpoint(path)
 
 
 def is_contract(model: onnx.ModelProto) -> bool:
@@ -134,9 +150,9 @@ def is_darknet(path: Path) -> bool:
     return path.suffix == ".cfg"
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file is a zip archive, as torch saves checkpoints."""
+def is_torch(path: Path) -> bool:
+    """Whether a file was saved by torch: a zip archive, or by its name."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        return path.suffix == ".pth" or file.read(4) == b"PK\x03\x04"

@@ -1,4 +1,4 @@
-"""A checkpoint of lookout's own, or a Darknet network -> a body (see ``graph``), by torch's exporter.
+"""A checkpoint of lookout's own, a Darknet network, a YOLOX of Megvii's -> a body (see ``graph``), by torch's exporter.
 
 Knows nothing of NMS or metadata; with `torch_ops`, all that imports torch here.
 """
@@ -27,6 +27,8 @@ from models.checkpoint import load_checkpoint
 from models.detector import Detector
 from models.lineage.darknet import read_darknet
 from models.lineage.fast_rcnn import FastRcnn
+from models.megvii_weights import class_rows, detector_of, read_megvii
+from models.megvii_yolox import SIZES
 
 
 class _FromPictures(nn.Module):
@@ -93,6 +95,38 @@ def darknet_body(
     model = read_darknet(cfg, weights)
     names = class_names(cfg, names, len(model.config.names))
     return _body(model, names, nms_threshold, f"Darknet network with the weights of {weights.name}")
+
+
+def megvii_body(
+    path: Path,
+    names: tuple[str, ...] | None,
+    input_size: tuple[int, int] | None,
+    nms_threshold: float | None,
+) -> Body:
+    """The body of a YOLOX as Megvii published it.
+
+    Args:
+        path: its ``.pth`` file.
+        names: of its classes, in its order, or any of COCO's for a file that knows those; None takes all of COCO's.
+        input_size: height and width; None takes the published one.
+        nms_threshold: in place of the published one.
+
+    Raises:
+        DataError: the file is missing, or is not a YOLOX of one of Megvii's sizes.
+        AdaptError: the names do not fit its classes, or the network cannot have that input.
+    """
+    file = read_megvii(path)
+    names = class_names(path, None, file.classes) if names is None else names
+    rows = class_rows(names, file.classes)
+    if None in rows:
+        names, rows = class_names(path, names, file.classes), range(file.classes)
+    side = SIZES[file.size].input_side
+    height, width = input_size or (side, side)
+    if height % 32 or width % 32:
+        raise AdaptError(f"{path}: --input-size {width}x{height}: expected multiples of 32")
+    model = detector_of(file, names, rows, height, width)
+    said = f"YOLOX-{file.size} with Megvii's weights, of YOLOX 0.1.1 or later"
+    return _body(model, names, nms_threshold, said)
 
 
 def _body(model: Detector, names: tuple[str, ...], nms_threshold: float | None, said: str) -> Body:

@@ -102,6 +102,15 @@ def load_checkpoint(path: Path) -> tuple[Detector, CheckpointMeta]:
     return model.eval(), meta
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file says that it is lookout's (whether it can be read, :func:`load_checkpoint` tells)."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        return False
+    return isinstance(content, dict) and content.get("format") == _FORMAT
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file as :func:`save_checkpoint` wrote it.
 

@@ -5,6 +5,7 @@ Knows nothing of torch.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -54,7 +55,11 @@ class NetworkPart(Strict):
 
     def config(self) -> dict[str, Any]:
         """The family's configuration, without its names."""
-        return self.model_dump(exclude={"family", "pretrained"})
+        return self.model_dump(exclude={"family", "pretrained", "weights"})
+
+    def published(self) -> Path | None:
+        """A file of weights for all of it, to start from."""
+        return None
 
 
 class YoloxPart(NetworkPart):
@@ -65,6 +70,20 @@ class YoloxPart(NetworkPart):
     backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
     skipped_blocks: Annotated[tuple[int, ...], Field(strict=False)] = ()
     width: Annotated[int, Field(ge=8, le=512)] = 80
+
+
+class MegviiYoloxPart(NetworkPart):
+    """See :class:`models.megvii_yolox.MegviiYoloxConfig`."""
+
+    by_cell: ClassVar[bool] = True
+    family: Literal["yolox"]
+    pretrained: Literal[False] = False
+    size: Literal["nano", "tiny", "s", "m", "l", "x"] = "s"
+    weights: Annotated[Path, Field(strict=False)] | None = None
+    """One of Megvii's .pth files of this size; None starts from nothing."""
+
+    def published(self) -> Path | None:
+        return self.weights
 
 
 class YoloV1Part(NetworkPart):
@@ -222,6 +241,7 @@ _DEFAULT = "lookout-yolox"
 
 ModelPart = Annotated[
     Annotated[YoloxPart, Tag("lookout-yolox")]
+    | Annotated[MegviiYoloxPart, Tag("yolox")]
     | Annotated[YoloV1Part, Tag("yolo-v1")]
     | Annotated[FasterRcnnPart, Tag("faster-rcnn")]
     | Annotated[FasterRcnnFpnPart, Tag("faster-rcnn-fpn")]

@@ -74,7 +74,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
 
     Raises:
         RecipeError: the recipe is wrong, or not the one that the training to resume began with.
-        DataError: annotations, pictures or ImageNet weights are wrong.
+        DataError: annotations, pictures or weights to start from are wrong.
         CheckpointError: a checkpoint cannot be read or written.
         TrainingDiverged: the loss or its gradient is no longer a number.
         TrainingStopped: out of memory, or a worker process was killed.
@@ -90,7 +90,7 @@ def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path
     _check_ranks(recipe, these)
     with _machine_limits():
         examples, validation = training_data(recipe)
-        model = network(recipe)
+        model = network(recipe, console.print)
         if these.first:
             _make_folder(recipe.folder, resume)
         these.agreed(None)  # the folder is there

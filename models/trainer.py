@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,24 +87,30 @@ class Trainer:
         torch.set_rng_state(state["random"])
 
 
-def network(recipe: Recipe) -> Detector:
+def network(recipe: Recipe, say: Callable[[str], None] = print) -> Detector:
     """The recipe's network at its start, seeded by the recipe, on its device.
+
+    Args:
+        say: told in a line what was taken from a file of weights.
 
     Raises:
         RecipeError: the recipe asks for CUDA where there is none, or for a network that cannot be.
-        DataError: the package with the ImageNet weights is missing.
+        DataError: the package with the ImageNet weights, or a file of weights, is missing or another one.
     """
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     part = recipe.model
+    family, weights = FAMILIES[part.family], part.published()
     device = _device(recipe)
     try:
-        model = FAMILIES[part.family].build(recipe.network())
+        model = family.build(recipe.network())
     except ValueError as error:  # values that each are possible, but not together
         raise RecipeError(f"model: {error}") from error
     if part.pretrained:
         model.start_from_imagenet()
+    if weights is not None and family.start is not None:
+        say(family.start(model, weights))
     for module in model.early(recipe.schedule.frozen_blocks):
         module.requires_grad_(False)
     return model.to(device)

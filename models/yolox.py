@@ -19,10 +19,8 @@ from torch.nn import functional
 
 from models.backbones.depthwise import DepthwiseConv2d
 from models.backbones.efficientnet_lite0 import PIXEL_MEAN, PIXEL_STD, EfficientNetLite0
-from models.detector import Detector
-from models.grid import STRIDES, decode_boxes, grid
-from models.losses import detection_loss
-from models.target import Target
+from models.grid import STRIDES
+from models.grid_detector import GridDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def _bias(layer: nn.Conv2d) -> Tensor:
     return layer.bias
 
 
-class Yolox(Detector):
+class Yolox(GridDetector):
     """The whole detector."""
 
     family = "lookout-yolox"
@@ -120,26 +118,9 @@ class Yolox(Detector):
         return (images.permute(0, 3, 1, 2).float() - PIXEL_MEAN) * (1 / PIXEL_STD)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raw predictions of normalised images (B, 3, H, W); H and W are multiples of 32.
-
-        Returns:
-            (B, N, 5 + C): x and y offset from the cell in cells, log width and log height in cells,
-            objectness logit, C class logits. N runs over the cells as in :func:`grid`.
-        """
+        """Images (B, 3, H, W) to raw predictions (B, N, 5 + C), see :class:`GridDetector`."""
         features = self.neck(self.backbone(images))
         return torch.cat([head(x) for head, x in zip(self.heads, features, strict=True)], 1)
-
-    def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Candidates, one a cell; a score is objectness times class probability."""
-        raw = self(images).float()
-        where = grid(images.shape[2], images.shape[3], raw.device)
-        return decode_boxes(raw, where), raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
-
-    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        raw = self(images)
-        with torch.autocast(images.device.type, enabled=False):
-            where = grid(images.shape[2], images.shape[3], images.device)
-            return detection_loss(raw.float(), where, targets).weighted()
 
     def start_from_imagenet(self) -> None:
         self.backbone.load_imagenet()

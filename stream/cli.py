@@ -96,7 +96,7 @@ def _add_export(commands: Any) -> None:
     command = commands.add_parser(
         "export", help="turn a checkpoint or a stranger's .onnx into a lookout model"
     )
-    text = "checkpoint (.pt), ONNX file, Darknet .cfg, or a model's name (see: lookout models)"
+    text = "checkpoint (.pt), ONNX file, Darknet .cfg, Megvii's YOLOX .pth, or a model's name (see: lookout models)"
     command.add_argument("what", help=text)
     command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     command.add_argument(

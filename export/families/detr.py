@@ -27,13 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.coco import COCO_CATEGORIES, COCO_NAMES
 from export.families.graph_path import end_of_head
 from export.graph import parse, with_constants
 from export.names import names_in
 from export.pixels import IMAGENET, UNIT, PixelRule
 from export.reading import Candidates, Finished, Outputs, Reading
 from export.signature import Signature, Tensor
+from models.coco_names import COCO_CATEGORIES, COCO_NAMES
 
 NEEDED = (
     "DETR's heads (one input (1, 3, H, W); class logits (1, Q, columns) and boxes (1, Q, 4), centre and size "

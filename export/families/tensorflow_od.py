@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.coco import COCO_CATEGORIES
 from export.families.graph_path import class_columns
 from export.graph import parse, with_constants
 from export.names import names_in
 from export.pixels import PixelRule
 from export.reading import Finished, Outputs, Reading
 from export.signature import Signature, Tensor
+from models.coco_names import COCO_CATEGORIES
 
 Doubles = npt.NDArray[np.float64]
 

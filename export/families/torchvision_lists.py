@@ -14,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from export.coco import COCO_CATEGORIES
 from export.families.graph_path import class_columns
 from export.graph import parse
 from export.names import names_in
 from export.pixels import UNIT
 from export.reading import Finished, Outputs, Reading
 from export.signature import Signature, Tensor
+from models.coco_names import COCO_CATEGORIES
 
 NEEDED = (
     "torchvision's detectors (one input (3, H, W) or (1, 3, H, W); outputs boxes (n, 4), labels int64 (n), "

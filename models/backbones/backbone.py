@@ -107,7 +107,8 @@ class Classifier(Backbone):
             DataError: the file is missing, no checkpoint, or of another network.
         """
         spare = tuple(f"{name}." for name in (self.head, *self.extras))
-        weights = published_weights(path, self.state_dict(), spare, self.published or type(self).__name__)
+        expected = f"torchvision's weights, {self.published or type(self).__name__}"
+        weights = published_weights(path, self.state_dict(), spare, expected)
         self.load_state_dict(weights, strict=True)
 
     def load_imagenet(self) -> None:

@@ -6,9 +6,12 @@ Nothing in a file is executed. Knows nothing of any network.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +19,9 @@ from models.errors import DataError
 
 _COUNTER = "num_batches_tracked"
 """Files older than torch 0.4.1 lack it; only a momentum of None would need it."""
+
+_NUMPY_NUMBER: list[Any] = [np.float64().__reduce__()[0], np.dtype, np.dtypes.Float64DType]
+"""What a NumPy number is made of again: trainings note their figures beside the weights."""
 
 
 def published_weights(
@@ -33,33 +39,57 @@ def published_weights(
         DataError: the file is missing, holds something else, or a tensor is missing, has another shape, or
             is one the network does not know.
     """
-    found = _read(path, expected)
+    return fitting(path, read_tensors(path, expected), wanted, spare, expected)
+
+
+def fitting(
+    path: Path,
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    spare: tuple[str, ...],
+    expected: str,
+) -> dict[str, Tensor]:
+    """As :func:`published_weights`, of a file whose tensors ``found`` are read already."""
     for key, tensor in found.items():
         if key not in wanted and not key.startswith(spare):
-            raise _other(path, f"it has {key!r}, which this network lacks", expected)
+            raise other_file(path, f"it has {key!r}, which this network lacks", expected)
         if key in wanted and tensor.shape != wanted[key].shape:
             shapes = f"{tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}"
-            raise _other(path, f"tensor {key!r} is {shapes}", expected)
+            raise other_file(path, f"tensor {key!r} is {shapes}", expected)
     for key in wanted:
         if key not in found and not key.endswith(_COUNTER):
-            raise _other(path, f"tensor {key!r} is missing", expected)
+            raise other_file(path, f"tensor {key!r} is missing", expected)
     return {key: found.get(key, own) for key, own in wanted.items()}
 
 
-def _read(path: Path, expected: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, expected: str, inside: str | None = None) -> dict[str, Tensor]:
+    """The state dict that ``torch.save`` wrote to ``path``.
+
+    Args:
+        inside: the key under which a file that holds more than that has it.
+        expected: which file belongs here, for the error.
+
+    Raises:
+        DataError: the file is missing, or holds something else.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_NUMBER):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError):
-        raise _other(path, "it is no file of weights", expected) from None
+        raise other_file(path, "it is no file of weights", expected) from None
+    if inside is not None:
+        content = content.get(inside) if isinstance(content, dict) else None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise _other(path, "it holds something else than tensors by name", expected)
+        where = "" if inside is None else f" under {inside!r}"
+        raise other_file(path, f"it holds something else than tensors by name{where}", expected)
     return content
 
 
-def _other(path: Path, why: str, expected: str) -> DataError:
-    return DataError(f"{path}: {why}; expected torchvision's weights, {expected}")
+def other_file(path: Path, why: str, expected: str) -> DataError:
+    """What is said of a file that is not the one for a network."""
+    return DataError(f"{path}: {why}; expected {expected}")
 
 
 def package_file(package: str, inside: str) -> Path | None:

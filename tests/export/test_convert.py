@@ -18,10 +18,10 @@ import pytest
 from export import convert, pictures
 from export.adapt import Wishes
 from export.artifact import ArtifactError, load, read_spec
-from export.coco import COCO_NAMES
 from export.convert import MOST_CACHED, ensure_contract, export_model
 from export.parity import ParityError
 from export.pictures import parity_pictures
+from models.coco_names import COCO_NAMES
 from models.errors import DataError, LookoutError
 from tests.export.conftest import save, yolox_like
 

@@ -10,9 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.adapt import AdaptError, Wishes
-from export.coco import COCO_CATEGORIES, COCO_NAMES
 from export.convert import export_model
 from export.families import detr
+from models.coco_names import COCO_CATEGORIES, COCO_NAMES
 from tests.export.families import small_detrs
 from tests.export.proof import proven
 

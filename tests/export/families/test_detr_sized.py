@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from export.adapt import AdaptError, Wishes
-from export.coco import COCO_NAMES
 from export.convert import export_model
+from models.coco_names import COCO_NAMES
 from tests.export.families import small_detrs
 from tests.export.proof import proven
 

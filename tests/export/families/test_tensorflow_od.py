@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from export.adapt import AdaptError, Wishes
-from export.coco import COCO_CATEGORIES
 from export.convert import export_model
 from export.families import tensorflow_od
+from models.coco_names import COCO_CATEGORIES
 from tests.export.families.test_torchvision_lists import proven
 
 KEPT = 24

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.adapt import AdaptError, Wishes
-from export.coco import COCO_CATEGORIES
 from export.convert import export_model
+from models.coco_names import COCO_CATEGORIES
 from tests.export.proof import proven
 
 STRIDE = 16

@@ -1,0 +1,32 @@
+"""What detectors have in common that predict a box in every cell of YOLOX's three strides (arXiv 2107.08430)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.detector import Detector
+from models.grid import decode_boxes, grid
+from models.losses import detection_loss
+from models.target import Target
+
+
+class GridDetector(Detector):
+    """A network whose ``forward`` gives raw predictions of every cell.
+
+    Of normalised images (B, 3, H, W), H and W multiples of 32, these are (B, N, 5 + C): x and y offset from the cell in
+    cells, log width and log height in cells, objectness logit, C class logits. N runs over the cells as in
+    :func:`models.grid.grid`.
+    """
+
+    def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Candidates, one a cell; a score is objectness times class probability."""
+        raw = self(images).float()
+        where = grid(images.shape[2], images.shape[3], raw.device)
+        return decode_boxes(raw, where), raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
+
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        raw = self(images)
+        with torch.autocast(images.device.type, enabled=False):
+            where = grid(images.shape[2], images.shape[3], images.device)
+            return detection_loss(raw.float(), where, targets).weighted()

@@ -1,0 +1,131 @@
+"""Megvii's files fill the network, or it is said in a line why not; classes are found again by their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.coco_names import COCO_NAMES
+from models.errors import DataError
+from models.megvii_weights import class_rows, detector_of, read_megvii, start_from
+from models.megvii_yolox import MegviiYolox, MegviiYoloxConfig, SizeName
+from models.recipe import Recipe
+from models.trainer import network
+from tests.models.published_yolox import as_published
+
+
+def build(names: tuple[str, ...], size: SizeName = "nano") -> MegviiYolox:
+    return MegviiYolox(MegviiYoloxConfig(names, size=size))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """A file of COCO's 80 classes, with all else that Megvii's trainer writes, a NumPy number among it."""
+    torch.manual_seed(1)
+    model, path = build(COCO_NAMES), tmp_path_factory.mktemp("published") / "yolox_nano.pth"
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    return path, as_published(model, path, optimizer=optimiser.state_dict(), best_ap=np.float64(0.258))
+
+
+def test_a_file_fills_every_tensor(published: tuple[Path, dict[str, Tensor]]) -> None:
+    path, content = published
+    file = read_megvii(path)
+    assert (file.size, file.classes) == ("nano", 80)
+    state = detector_of(file, COCO_NAMES, range(80), 416, 416).state_dict()
+    assert all(tensor.equal(content[name]) for name, tensor in state.items())
+
+
+def test_classes_keep_what_was_learned_of_them(published: tuple[Path, dict[str, Tensor]]) -> None:
+    path, content = published
+    model = build(("dog", "helmet", "person"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    said = start_from(model, path)
+    assert (
+        said
+        == "starts from yolox_nano.pth, a YOLOX-nano of 80 classes; knows dog, person; has to learn helmet"
+    )
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("head.cls_preds."):
+            assert tensor.equal(content[name])
+            continue
+        assert tensor[0].equal(content[name][COCO_NAMES.index("dog")])
+        assert tensor[1].equal(before[name][1])
+        assert tensor[2].equal(content[name][0])
+
+
+def test_class_rows_by_name_or_in_order() -> None:
+    assert class_rows(("cat", "helmet"), 80) == [15, None]
+    assert list(class_rows(COCO_NAMES[::-1], 80)) == list(range(80))[::-1]
+    assert class_rows(("helmet", "vest"), 80) == [None, None]
+    assert list(class_rows(tuple(map(str, range(80))), 80)) == list(range(80))
+    assert list(class_rows(("helmet", "person"), 2)) == [0, 1]
+    assert class_rows(("person",), 2) == [None]
+
+
+def test_other_files_are_refused_by_name(published: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
+    _, content = published
+    path, lateral = tmp_path / "other.pth", "backbone.lateral_conv0.conv.weight"
+    small = {**content, "backbone.backbone.stem.conv.conv.weight": torch.zeros(20, 12, 3, 3)}
+    for state, message in (
+        (
+            {name: tensor for name, tensor in content.items() if name != lateral},
+            f"tensor '{lateral}' is missing; expected YOLOX-nano of 80 classes",
+        ),
+        (
+            {**content, lateral: torch.zeros(64, 64, 1, 1)},
+            r"is \(64, 64, 1, 1\), expected \(128, 256, 1, 1\)",
+        ),
+        ({**content, "head.extra.weight": torch.zeros(1)}, "it has 'head.extra.weight', which"),
+        (small, r"weight' has 20 channels; expected one of 16 \(nano\), 24 \(tiny\), 32 \(s\)"),
+        (
+            {"fc.weight": torch.zeros(2, 2)},
+            r"stem\.conv\.conv\.weight' is missing or one number; expected a YOLOX checkpoint",
+        ),
+    ):
+        torch.save({"model": state}, path)
+        with pytest.raises(DataError, match=rf"other\.pth: .*{message}"):
+            read_megvii(path)
+    for given in (content, {"model": 3}, [1]):
+        torch.save(given, path)
+        with pytest.raises(DataError, match="it holds something else than tensors by name under 'model'"):
+            read_megvii(path)
+    with pytest.raises(DataError, match="it is no file of weights; expected a YOLOX checkpoint of Megvii's"):
+        read_megvii(Path(__file__))
+    with pytest.raises(DataError, match=r"none\.pth: cannot be read \(No such file or directory\)"):
+        read_megvii(tmp_path / "none.pth")
+
+
+def recipe(**model: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "mine",
+            "names": ["person", "helmet"],
+            "data": {"train": [{"annotations": "unused.json", "images": "unused"}]},
+            "model": {"family": "yolox", **model},
+            "schedule": {"epochs": 2, "frozen_blocks": 1},
+            "device": "cpu",
+        }
+    )
+
+
+def test_a_recipe_starts_from_a_file(published: tuple[Path, dict[str, Tensor]]) -> None:
+    path, content = published
+    said: list[str] = []
+    model = network(recipe(size="nano", weights=str(path)), said.append)
+    assert said == [
+        "starts from yolox_nano.pth, a YOLOX-nano of 80 classes; knows person; has to learn helmet"
+    ]
+    state = model.state_dict()
+    assert state["backbone.C3_n4.conv3.bn.weight"].equal(content["backbone.C3_n4.conv3.bn.weight"])
+    frozen = {name.split(".")[2] for name, each in model.named_parameters() if not each.requires_grad}
+    assert frozen == {"stem", "dark2"}
+    with pytest.raises(
+        DataError, match="is YOLOX-nano, expected YOLOX-tiny; give another file, or size: nano"
+    ):
+        network(recipe(size="tiny", weights=str(path)), said.append)
+    assert network(recipe(size="nano"), said.append).config.names == ("person", "helmet")
+    assert len(said) == 1
