@@ -183,9 +183,9 @@ def read_coco(path: Path, names: Sequence[str], problems: Problems | None = None
         DataError: not COCO JSON, bad entries (all of them are named), or no category among ``names``.
     """
     problems = problems or Problems()
-    document = _document(path)
+    document = read_document(path)
     pictures = _pictures(document, path, problems)
-    categories = _categories(document, path)
+    categories = categories_of(document, path)
     index = {name: position for position, name in enumerate(names)}
     if not any(name in index for name in categories.values()):
         found = ", ".join(list(categories.values())[:10]) or "it has none"
@@ -235,8 +235,12 @@ def _existing(path: Path, annotations: Path, image_id: int) -> Path:
     return path
 
 
-def _document(path: Path) -> dict[str, Any]:
-    """A JSON object with the three lists of a COCO file."""
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object with the three lists of a COCO file, of which nothing else is checked.
+
+    Raises:
+        DataError: not COCO JSON.
+    """
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -265,7 +269,12 @@ def _pictures(document: dict[str, Any], path: Path, problems: Problems) -> dict[
     return pictures
 
 
-def _categories(document: dict[str, Any], path: Path) -> dict[int, str]:
+def categories_of(document: dict[str, Any], path: Path) -> dict[int, str]:
+    """The names of a document's categories by their ids.
+
+    Raises:
+        DataError: two have the same id, or one has no name.
+    """
     categories: dict[int, str] = {}
     for where, entry in _entries(document, "categories", path):
         category_id = _whole(entry, "id", where)

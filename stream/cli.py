@@ -22,7 +22,14 @@ from stream.arguments import input_size, names, ranks, triple
 from stream.errors import LookoutError, UsageError, redact
 from stream.logs import configure_logging
 from stream.memory import keep_freed
-from stream.video_commands import add_collect, add_detect, add_model_options, add_watch, settings_of
+from stream.video_commands import (
+    add_collect,
+    add_detect,
+    add_label,
+    add_model_options,
+    add_watch,
+    settings_of,
+)
 
 OPTIONAL = {
     "torch",
@@ -77,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add_watch(commands, _say)
     add_detect(commands, _say)
     add_collect(commands, _say)
+    add_label(commands, _say)
     _add_export(commands)
     _add_train(commands)
     _add_eval(commands)
