@@ -49,10 +49,13 @@ class NetworkPart(Strict):
     input_width: Side = 416
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""
+    start: str | None = None
+    """Start everything from another model of the family instead: a checkpoint, a file that ``lookout export`` made of
+    one, or the name of an embedded model. See :mod:`models.start`."""
 
     def config(self) -> dict[str, Any]:
         """The family's configuration, without its names."""
-        return self.model_dump(exclude={"family", "pretrained"})
+        return self.model_dump(exclude={"family", "pretrained", "start"})
 
 
 class YoloxPart(NetworkPart):
@@ -110,6 +113,7 @@ class HogPart(NetworkPart):
 
     family: Literal["hog-svm"]
     pretrained: Literal[False] = False
+    start: None = None
     window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 128
     window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
     margin: Annotated[int, Field(ge=0, le=64)] = 16
@@ -126,6 +130,7 @@ class DpmPart(NetworkPart):
 
     family: Literal["dpm"]
     pretrained: Literal[False] = False
+    start: None = None
     window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
     window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 32
     margin: Annotated[int, Field(ge=0, le=64)] = 8
@@ -157,6 +162,7 @@ class RcnnPart(NetworkPart):
 
     takes_proposals = True
     family: Literal["rcnn"]
+    start: None = None
     backbone: BackboneName = "efficientnet_lite0"
     crop: Annotated[int, Field(ge=32, le=512)] = 112
     context: Annotated[int, Field(ge=0, le=64)] = 16

@@ -33,6 +33,7 @@ from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.recipe import Recipe, load_recipe
 from models.run_report import RunReport
+from models.start import start_from
 from models.trainer import Trainer, build, network, rate_at, step
 from models.training_data import training_data
 from models.validate import ValidationSet, validate
@@ -90,6 +91,8 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         if fit is not None:
             _fit(fit, model, recipe, examples, validation, report, console)
             return _done(recipe, validation.examples if validation else examples, console)
+        if recipe.model.start is not None and not (recipe.folder / "last.pt").exists():
+            console.print(start_from(model, recipe.model.start, examples))
         trainer = build(recipe, model)
         _say_start(trainer, examples, console)
         if (recipe.folder / "last.pt").exists():

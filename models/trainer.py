@@ -97,7 +97,7 @@ def network(recipe: Recipe) -> Detector:
         model = FAMILIES[part.family].build(recipe.network())
     except ValueError as error:  # values that each are possible, but not together
         raise RecipeError(f"model: {error}") from error
-    if part.pretrained:
+    if part.pretrained and part.start is None:
         model.start_from_imagenet()
     for module in model.early(recipe.schedule.frozen_blocks):
         module.requires_grad_(False)

@@ -34,7 +34,7 @@ COLUMNS, ROWS, MOST_PAGES = 6, 8, 12
 """Of the contact sheet."""
 _WIDTH, _HEIGHT = 240, 200
 _QUALITY = 85
-_SHEETS = (".jpg", ".jpeg", ".png")
+_SHEETS = (".jpg", ".jpeg")
 
 
 class Teacher(Protocol):
@@ -272,10 +272,9 @@ def _marks(labelled: Labelled, names: Sequence[str]) -> list[Mark]:
     known, sure, unsure = labelled.picture.known, labelled.sure, labelled.unsure
     marks = [] if known is None else [Mark(box, GREEN) for box in known.boxes]
     marks += [Mark(box, GREY, dashed=True) for box in unsure.boxes]
-    marks += [
-        Mark(box, ORANGE, f"{names[class_]} {score:.2f}")
-        for box, score, class_ in zip(sure.boxes, sure.scores, sure.classes, strict=True)
-    ]
+    for box, score, class_ in zip(sure.boxes, sure.scores, sure.classes, strict=True):
+        called = f"{names[class_]} " if len(names) > 1 else ""
+        marks.append(Mark(box, ORANGE, f"{called}{score:.2f}"))
     return marks
 
 

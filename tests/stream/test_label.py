@@ -174,8 +174,8 @@ def test_sheets_begin_with_the_least_sure_and_are_bounded(
     monkeypatch.setattr("stream.label.MOST_PAGES", 2)
     doubtful = labels.pictures[1]
     labels.pictures[1] = type(doubtful)(doubtful.picture, doubtful.sure, doubtful.sure)
-    files = draw_sheets(labels, tmp_path / "sheet.png")
-    assert [file.name for file in files] == ["sheet.png", "sheet-2.png"]
+    files = draw_sheets(labels, tmp_path / "sheet.jpg")
+    assert [file.name for file in files] == ["sheet.jpg", "sheet-2.jpg"]
     first, second = (cv2.imread(str(file)) for file in files)
     likest = [
         np.abs(cv2.resize(cv2.imread(str(shots / name)), (240, 102)).astype(int) - first[:102]).mean()
