@@ -87,7 +87,8 @@ def weights_of_onnx(path: Path, model: Detector) -> tuple[State, tuple[str, ...]
         tensor.name.partition("model.")[2]: torch.from_numpy(numpy_helper.to_array(tensor).copy())
         for tensor in file.graph.initializer
     }
-    state = {name: kept[name] for name in model.state_dict() if name in kept}
+    own = model.state_dict()
+    state = {name: tensor for name, tensor in kept.items() if name in own or name.endswith(".weight")}
     for convolution, norm in _norms_after(model).items():
         bias = kept.get(f"{convolution}.weight_bias", kept.get(f"{convolution}.bias"))
         if f"{norm}.running_var" not in state and bias is not None:
@@ -134,8 +135,8 @@ def restore_statistics(model: Detector, examples: Sequence[Example]) -> None:
     sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in norms}
 
     def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].double()
-        sums[norm] += torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).cpu() * len(x)  # type: ignore[index]
+        x = inputs[0]
+        sums[norm] += torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).double().cpu() * len(x)  # type: ignore[index]
 
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     with _evaluating(model):
