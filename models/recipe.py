@@ -23,6 +23,8 @@ class ValidationSource(Strict):
     annotations: Annotated[Path, Field(strict=False)]
     """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt)."""
     images: Annotated[Path, Field(strict=False)]
+    map: dict[str, str] | None = None
+    """What categories of the annotations are called in ``names``, where that is something else."""
 
 
 class TrainingSource(ValidationSource):
@@ -135,6 +137,14 @@ class Recipe(Strict):
     def _names_differ(self) -> Recipe:
         if len(set(self.names)) < len(self.names):
             raise ValueError("names has the same class twice")
+        return self
+
+    @model_validator(mode="after")
+    def _mapped_to_names(self) -> Recipe:
+        for source in (*self.data.train, self.data.validation):
+            for old, new in ((source and source.map) or {}).items():
+                if new not in self.names:
+                    raise ValueError(f"data: map {{{old}: {new}}}: {new} is not among names")
         return self
 
     @model_validator(mode="after")

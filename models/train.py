@@ -317,6 +317,16 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
             for key in now
             for path in _differences(before.get(key), now[key], f"{where}.{key}" if where else key)
         ]
+    if (
+        isinstance(before, list)
+        and isinstance(now, list)
+        and [type(each) for each in now] == [dict] * len(before)
+    ):
+        return [
+            path
+            for index, pair in enumerate(zip(before, now, strict=True))
+            for path in _differences(*pair, f"{where}.{index}")
+        ]
     return [] if before == now else [where]
 
 

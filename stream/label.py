@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from models.coco import CocoFile, Example, categories_of, examples_of, read_coco, read_document, with_pictures
+from models.annotated import CocoFile
+from models.coco import Example, categories_of, examples_of, read_coco, read_document, with_pictures
 from models.errors import DataError
 from models.problems import Problems
 from models.pseudo_labels import Boxes, LabelFile, Rules, settle
