@@ -48,6 +48,11 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
     """
     embedded = _WEIGHTS / f"{start}.onnx"
     path = embedded if "/" not in start and embedded.is_file() else Path(start)
+    if not path.is_file():
+        raise RecipeError(
+            f"model.start: {start}: no such file; expected a checkpoint (.pt), an .onnx file that lookout export made "
+            f"of one, or one of {', '.join(each.stem for each in _WEIGHTS.glob('*.onnx'))}"
+        )
     if path.suffix != ".onnx":
         other, meta = load_checkpoint(path)
         _check_family(model, meta.family, start)
@@ -74,8 +79,8 @@ def weights_of_onnx(path: Path, model: Detector) -> tuple[State, tuple[str, ...]
         file = onnx.load(str(path))
     except Exception as error:  # protobuf, onnx and OS errors share no base class
         raise RecipeError(
-            f"model.start: {path}: cannot be read ({type(error).__name__}); expected a checkpoint (.pt), an .onnx file "
-            f"that lookout export made of one, or one of {', '.join(each.stem for each in _WEIGHTS.glob('*.onnx'))}"
+            f"model.start: {path}: cannot be read ({type(error).__name__}); expected an .onnx file that lookout export "
+            "made of a checkpoint"
         ) from error
     said = {entry.key.removeprefix("lookout."): entry.value for entry in file.metadata_props}
     _check_family(model, said.get("family", "stranger's"), str(path))
