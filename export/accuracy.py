@@ -69,6 +69,33 @@ def average_precision(path: Path, spec: ModelSpec, truth: Truth, what: str) -> f
     return judged(truth.boxes, spec.names, _predictions(path, spec, shown)).AP
 
 
+def ap50_by_class(
+    path: Path, spec: ModelSpec, truth: Truth, names: tuple[str, ...], what: str
+) -> dict[str, float]:
+    """AP at IoU 0.5, 0 to 1, of a contract file, by each of ``names`` that has a box in ``truth``.
+
+    Args:
+        path: of the file.
+        spec: of the file, whose classes are matched by name.
+        truth: what to measure on.
+        names: the classes of ``truth``.
+        what: the file's name on the progress bar.
+
+    Raises:
+        DataError: a picture is unreadable.
+    """
+    from models.evaluate import Prediction, judged
+
+    index = np.array([names.index(name) if name in names else -1 for name in spec.names], np.int64)
+    shown = track(truth.examples, f"AP50 of {what}", console=Console(stderr=True), transient=True)
+    translated = []
+    for found in _predictions(path, spec, shown):
+        classes = index[found.classes]
+        known = classes >= 0
+        translated.append(Prediction(found.image_id, found.boxes[known], found.scores[known], classes[known]))
+    return judged(truth.boxes, names, translated).per_class_AP50
+
+
 def _predictions(path: Path, spec: ModelSpec, examples: Iterable[Example]) -> Iterator[Prediction]:
     from models.evaluate import Prediction
 

@@ -75,6 +75,8 @@ class ModelSpec:
     """Of the network; pixels, boxes and scores are float32 in every file."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Figures measured at export, such as ``max_box_difference_px``; empty where none was made."""
+    gate: Mapping[str, float] = field(default_factory=dict)
+    """What it had to beat at export: ``AP50``, ``current_AP50``, and on how many ``pictures``; empty without a gate."""
     proposals: str | None = None
     """Boxes that the host proposes and the model judges, such as ``selective-search:300``; None: it finds its own."""
 
@@ -101,6 +103,8 @@ class ModelSpec:
             PREFIX + "precision": self.precision,
             PREFIX + "parity": json.dumps(dict(self.parity), sort_keys=True),
         }
+        if self.gate:
+            metadata[PREFIX + "gate"] = json.dumps(dict(self.gate), sort_keys=True)
         return metadata if self.proposals is None else {**metadata, PREFIX + "proposals": self.proposals}
 
     @classmethod
@@ -135,6 +139,7 @@ class ModelSpec:
                 source_sha256=metadata.get(PREFIX + "source_sha256", ""),
                 precision=_precision(metadata.get(PREFIX + "precision", "fp32")),
                 parity=json.loads(metadata.get(PREFIX + "parity", "{}")),
+                gate=json.loads(metadata.get(PREFIX + "gate", "{}")),
                 proposals=None if proposals is None else str(ProposalRule.parse(proposals)),
             )
         except (KeyError, ValueError, TypeError) as error:

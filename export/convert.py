@@ -1,7 +1,7 @@
 """``lookout export``: whatever was given -> one contract file, or no file at all.
 
-A proposal is written beside its place, proven against its original, lowered in precision if that is asked
-for, and only then given its name.
+A proposal is written beside its place, proven against its original, lowered in precision and measured against a
+current file if that is asked for, and only then given its name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnx import helper
 from export.accuracy import Annotated
 from export.adapt import Wishes
 from export.artifact import ArtifactError, ModelSpec, Precision, load, read_spec
+from export.gate import Gate, pass_gate
 from export.parity import check_parity
 from export.pictures import parity_pictures, synthetic_shapes
 from export.proposal import NOTHING_SAID, Proposal, is_contract, is_darknet, is_torch, propose, sha256
@@ -42,6 +43,7 @@ def export_model(
     precision: Precision = "fp32",
     pictures: Path | None = None,
     annotated: Annotated | None = None,
+    gate: Gate | None = None,
     say: Say = print,
 ) -> ModelSpec:
     """Turn a checkpoint or a stranger's ONNX file into a contract file, proven equal to the original.
@@ -55,6 +57,7 @@ def export_model(
         precision: of the network. Others than ``fp32`` are held against the proven float32 graph.
         pictures: folder of pictures to compare and calibrate on; None takes the packaged clips.
         annotated: pictures to bound the average precision on that another precision may cost.
+        gate: a file that the new one has to be better than.
         say: told what was recognised and measured, a line at a time.
 
     Returns:
@@ -66,6 +69,7 @@ def export_model(
         AdaptError: no adapter recognises it.
         DataError: the pictures cannot be read.
         ParityError: the exported graph differs from the model, or too little could be compared.
+        GateError: it is no better than the file it has to beat.
     """
     if wishes.nms_threshold is not None and not 0 < wishes.nms_threshold < 1:
         raise ArtifactError(
@@ -74,7 +78,7 @@ def export_model(
     _refuse_unwritable(what, out)
     proposal = propose(what, wishes, precision)
     say(f"recognised  {what.name}: {proposal.said}; {len(proposal.spec.names)} classes")
-    return _write_if_equal(proposal, precision, out, pictures, annotated, say)
+    return _write_if_good(proposal, precision, out, pictures, annotated, gate, say)
 
 
 def ensure_contract(path: Path, say: Say, cache_dir: Path | None = None) -> Path:
@@ -179,12 +183,13 @@ def _try_writing(folder: Path) -> None:
         pass
 
 
-def _write_if_equal(
+def _write_if_good(
     proposal: Proposal,
     precision: Precision,
     out: Path,
     pictures: Path | None,
     annotated: Annotated | None,
+    gate: Gate | None,
     say: Say,
 ) -> ModelSpec:
     """Write to a temporary file beside ``out``, check that one, and only then give it its name."""
@@ -199,6 +204,9 @@ def _write_if_equal(
             say(f"parity      {parity}")
         if precision not in ("fp32", spec.precision):
             model, spec = _lower(model, spec, precision, partial, pictures, annotated, say)
+        if gate is not None:
+            _save(model, spec, partial)
+            spec = replace(spec, gate=pass_gate(partial, spec, gate, out, say))
         _save(model, spec, partial)
         partial.replace(out)
     except OSError as error:

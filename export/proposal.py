@@ -105,29 +105,25 @@ def _body(what: Path, model: onnx.ModelProto | None, wishes: Wishes) -> Body:
         return darknet_body(what, wishes.weights, wishes.names, wishes.nms_threshold)
     if wishes.weights is not None:
         raise ArtifactError(f"{what}: holds its own weights; --weights goes with a Darknet .cfg file alone")
-    if model is None and not _is_megvii(what):
-        from export.torch_export import checkpoint_body
-
-        return checkpoint_body(what, wishes.names, wishes.nms_threshold, wishes.ranks)
+    if model is None:
+        return _torch_body(what, wishes)
     if wishes.ranks is not None:
         raise ArtifactError(f"{what}: is no checkpoint; --ranks goes with one of a Fast R-CNN alone")
-    if model is None:
-        from export.torch_export import megvii_body
-
-        known = Wishes(names=wishes.names, input_size=wishes.input_size, nms_threshold=wishes.nms_threshold)
-        if wishes != known:
-            raise ArtifactError(
-                f"{what}: is a PyTorch file; of such a YOLOX --names and --input-size can be said"
-            )
-        return megvii_body(what, known.names, known.input_size, known.nms_threshold)
     return adapt(what, model, wishes)
 
 
-def _is_megvii(path: Path) -> bool:
-    """Whether a file of torch's is to be read as Megvii's: their files are called so, and not lookout's."""
-    from models.checkpoint import is_checkpoint
+def _torch_body(what: Path, wishes: Wishes) -> Body:
+    from export.torch_export import checkpoint_body, megvii_body
+    from models.start import is_megvii
 
-    return path.suffix == ".pth" and not is_checkpoint(path)
+    if not is_megvii(what):
+        return checkpoint_body(what, wishes.names, wishes.nms_threshold, wishes.ranks)
+    known = Wishes(names=wishes.names, input_size=wishes.input_size, nms_threshold=wishes.nms_threshold)
+    if wishes != known:
+        raise ArtifactError(
+            f"{what}: is a PyTorch file; of such a YOLOX --names and --input-size can be said"
+        )
+    return megvii_body(what, known.names, known.input_size, known.nms_threshold)
 
 
 def is_contract(model: onnx.ModelProto) -> bool:

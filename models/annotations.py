@@ -5,12 +5,13 @@ Knows nothing of what is in the files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from models.coco import Annotation, CocoFile, Example, Picture, examples_of, read_coco
+from models.annotated import Annotation, CocoFile, Picture
+from models.coco import Example, examples_of, read_coco
 from models.errors import DataError
 from models.problems import Problems
 from models.voc import read_voc
@@ -18,7 +19,11 @@ from models.yolo_txt import SUFFIXES, is_yolo, read_yolo
 
 
 def read_annotations(
-    path: Path, images: Path, names: Sequence[str], problems: Problems | None = None
+    path: Path,
+    images: Path,
+    names: Sequence[str],
+    problems: Problems | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> CocoFile:
     """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt).
 
@@ -27,15 +32,16 @@ def read_annotations(
         images: the folder of the pictures; YOLO's text files do not say how large they are.
         names: the model's classes.
         problems: takes what is wrong with single entries; without, all of it is refused at once.
+        renamed: what its classes are called in ``names``, where that is something else.
 
     Raises:
         DataError: not what it seems to be, a bad entry, or nothing in it is of ``names``.
     """
     if path.is_dir() and is_yolo(path):
-        return read_yolo(path, names, images, problems)
+        return read_yolo(path, names, images, problems, renamed)
     if path.is_dir() or path.suffix == ".txt":
-        return read_voc(path, names, problems)
-    return read_coco(path, names, problems)
+        return read_voc(path, names, problems, renamed)
+    return read_coco(path, names, problems, renamed)
 
 
 def load_annotations(path: Path, images: Path, names: Sequence[str]) -> list[Example]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.annotated import Annotation, Box, CocoFile, Picture, Selection, clipped
 from models.errors import DataError
 from models.problems import Problems
 
 log = logging.getLogger(__name__)
-
-Box = tuple[float, float, float, float]
-
-_OUTSIDE_TOLERANCE_PX = 4.0
-"""Annotation tools overshoot the border a little; boxes are clipped if it is no more than this."""
 
 _LARGEST = 1e9
 """No coordinate or area of a picture comes near; NaN, infinities and absurd integers are not below it."""
@@ -72,44 +68,6 @@ class Example:
                 f"{self.path}: is {bgr.shape[1]}x{bgr.shape[0]}, its annotations say {self.width}x{self.height}"
             )
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An entry of ``images``."""
-
-    image_id: int
-    file_name: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """One box of a class the model has."""
-
-    image_id: int
-    class_: int
-    box: Box
-    """xyxy in source pixels, inside the picture."""
-    area: float
-    """Square pixels of the object where the file says so, else of the box."""
-    crowd: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CocoFile:
-    """A checked COCO JSON file, or others read into the same form, as far as it concerns a model's classes."""
-
-    path: Path
-    categories: tuple[str, ...]
-    """The names of all its categories."""
-    pictures: tuple[Picture, ...]
-    annotations: tuple[Annotation, ...]
-    foreign: int
-    """Boxes left out because the model does not have their category."""
-    empty: int
-    """Boxes left out because they have no area."""
 
 
 def load_coco(
@@ -176,22 +134,29 @@ def with_pictures(file: CocoFile, images: Path, problems: Problems) -> CocoFile:
     return replace(file, pictures=tuple(there), annotations=boxes)
 
 
-def read_coco(path: Path, names: Sequence[str], problems: Problems | None = None) -> CocoFile:
+def read_coco(
+    path: Path,
+    names: Sequence[str],
+    problems: Problems | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> CocoFile:
     """A COCO JSON file; every entry is checked, but not whether its pictures are there.
+
+    Args:
+        path: the file.
+        names: the model's classes.
+        problems: takes what is wrong with single entries.
+        renamed: what its categories are called in ``names``, where that is something else.
 
     Raises:
         DataError: not COCO JSON, bad entries (all of them are named), or no category among ``names``.
     """
     problems = problems or Problems()
-    document = _document(path)
+    document = read_document(path)
     pictures = _pictures(document, path, problems)
-    categories = _categories(document, path)
-    index = {name: position for position, name in enumerate(names)}
-    if not any(name in index for name in categories.values()):
-        found = ", ".join(list(categories.values())[:10]) or "it has none"
-        raise DataError(f"{path}: none of its categories ({found}) is among {', '.join(names)}")
-    annotations: list[Annotation] = []
-    foreign = empty = 0
+    categories = categories_of(document, path)
+    selection = Selection(path, names, renamed, categories.values())
+    selection.check()
     for where, entry in _entries(document, "annotations", path):
         with problems.entry():
             picture = pictures.get(_whole(entry, "image_id", where))
@@ -200,18 +165,11 @@ def read_coco(path: Path, names: Sequence[str], problems: Problems | None = None
             category = categories.get(_whole(entry, "category_id", where))
             if category is None:
                 raise DataError(f"{where}: category_id {entry['category_id']} is not among the categories")
-            if category not in index:
-                foreign += 1
-                continue
-            annotation = _annotation(entry, picture, index[category], where)
-            if annotation is None:
-                empty += 1
-            else:
-                annotations.append(annotation)
+            class_ = selection.class_of(category)
+            if class_ is not None:
+                selection.add(_annotation(entry, picture, class_, where))
     problems.settle(path)
-    return CocoFile(
-        path, tuple(categories.values()), tuple(pictures.values()), tuple(annotations), foreign, empty
-    )
+    return selection.file(pictures.values())
 
 
 def _example(picture: Picture, path: Path, found: list[Annotation], partial: bool) -> Example:
@@ -235,8 +193,12 @@ def _existing(path: Path, annotations: Path, image_id: int) -> Path:
     return path
 
 
-def _document(path: Path) -> dict[str, Any]:
-    """A JSON object with the three lists of a COCO file."""
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object with the three lists of a COCO file, of which nothing else is checked.
+
+    Raises:
+        DataError: not COCO JSON.
+    """
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -265,7 +227,12 @@ def _pictures(document: dict[str, Any], path: Path, problems: Problems) -> dict[
     return pictures
 
 
-def _categories(document: dict[str, Any], path: Path) -> dict[int, str]:
+def categories_of(document: dict[str, Any], path: Path) -> dict[int, str]:
+    """The names of a document's categories by their ids.
+
+    Raises:
+        DataError: two have the same id, or one has no name.
+    """
     categories: dict[int, str] = {}
     for where, entry in _entries(document, "categories", path):
         category_id = _whole(entry, "id", where)
@@ -298,21 +265,6 @@ def _clipped_box(bbox: object, picture: Picture, where: str) -> Box:
     if width < 0 or height < 0:
         raise DataError(f"{where}: bbox {bbox} has a negative size, expected x, y, width, height")
     return clipped((x, y, x + width, y + height), picture, f"{where}: bbox {bbox}")
-
-
-def clipped(box: Box, picture: Picture, what: str) -> Box:
-    """An xyxy box clipped to its picture; it may have no area.
-
-    Raises:
-        DataError: it is partly outside, by more than annotation tools overshoot; ``what`` names it.
-    """
-    x1, y1, x2, y2 = box
-    beyond = max(-x1, -y1, x2 - picture.width, y2 - picture.height)
-    if beyond > _OUTSIDE_TOLERANCE_PX and x2 > x1 and y2 > y1:
-        raise DataError(
-            f"{what} leaves its picture of {picture.width}x{picture.height} by {beyond:.0f} pixels"
-        )
-    return max(0.0, x1), max(0.0, y1), min(x2, picture.width), min(y2, picture.height)
 
 
 def _entries(document: dict[str, Any], key: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,6 @@ Whoever offers this can be trained, measured, exported and streamed. Knows nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -97,19 +96,4 @@ class Fit(Protocol):
 
         Raises:
             DataError: a picture cannot be read, or there is too little to learn a class from.
-        """
-
-
-class Start(Protocol):
-    """How a detector starts from what others trained."""
-
-    def __call__(self, model: Any, path: Path, /) -> str:
-        """Load published weights; returns in a line what was loaded.
-
-        Args:
-            model: the detector.
-            path: the file.
-
-        Raises:
-            DataError: it is missing, or is of another network.
         """

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
-from models.coco import CocoFile, read_coco
+from models.annotated import CocoFile
+from models.coco import read_coco
 from models.errors import DataError
 
 _ALL_AREAS = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.detector import Config, Detector, Fit, Start
+from models.detector import Config, Detector, Fit
 from models.lineage.dpm import Dpm, DpmConfig
 from models.lineage.dpm_fitting import fit_dpm
 from models.lineage.fast_rcnn import FastRcnn, FastRcnnConfig
@@ -21,7 +21,6 @@ from models.lineage.pose import Pose, PoseConfig
 from models.lineage.rcnn import Rcnn, RcnnConfig
 from models.lineage.rcnn_fitting import fit_rcnn
 from models.lineage.yolo_v1 import YoloV1, YoloV1Config
-from models.megvii_weights import start_from
 from models.megvii_yolox import MegviiYolox, MegviiYoloxConfig
 from models.yolox import Yolox, YoloxConfig
 
@@ -34,8 +33,6 @@ class Family:
     detector: type[Any]
     fit: Fit | None = None
     """How it learns, where that is not batch by batch."""
-    start: Start | None = None
-    """How it starts from a file of weights, where others published whole detectors."""
 
     def build(self, values: dict[str, Any]) -> Detector:
         """The network of a configuration that was written as a dict.
@@ -50,7 +47,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     Yolox.family: Family(YoloxConfig, Yolox),
-    MegviiYolox.family: Family(MegviiYoloxConfig, MegviiYolox, start=start_from),
+    MegviiYolox.family: Family(MegviiYoloxConfig, MegviiYolox),
     YoloV1.family: Family(YoloV1Config, YoloV1),
     FasterRcnn.family: Family(FasterRcnnConfig, FasterRcnn),
     FasterRcnnFpn.family: Family(FasterRcnnFpnConfig, FasterRcnnFpn),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.coco import CocoFile
+from models.annotated import CocoFile
 from models.errors import DataError
 from models.evaluate import Prediction
 from models.voc_evaluate import IOU, Floats, iou

@@ -5,7 +5,6 @@ Knows nothing of torch.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -52,14 +51,13 @@ class NetworkPart(Strict):
     input_width: Side = 416
     pretrained: bool = True
     """Start the backbone from ImageNet weights."""
+    start: str | None = None
+    """Start everything from another model of the family instead: a checkpoint, a file that ``lookout export`` made of
+    one, the name of an embedded model, or, a yolox, one of Megvii's .pth files. See :mod:`models.start`."""
 
     def config(self) -> dict[str, Any]:
         """The family's configuration, without its names."""
-        return self.model_dump(exclude={"family", "pretrained", "weights"})
-
-    def published(self) -> Path | None:
-        """A file of weights for all of it, to start from."""
-        return None
+        return self.model_dump(exclude={"family", "pretrained", "start"})
 
 
 class YoloxPart(NetworkPart):
@@ -79,11 +77,6 @@ class MegviiYoloxPart(NetworkPart):
     family: Literal["yolox"]
     pretrained: Literal[False] = False
     size: Literal["nano", "tiny", "s", "m", "l", "x"] = "s"
-    weights: Annotated[Path, Field(strict=False)] | None = None
-    """One of Megvii's .pth files of this size; None starts from nothing."""
-
-    def published(self) -> Path | None:
-        return self.weights
 
 
 class YoloV1Part(NetworkPart):
@@ -133,6 +126,7 @@ class HogPart(NetworkPart):
 
     family: Literal["hog-svm"]
     pretrained: Literal[False] = False
+    start: None = None
     window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 128
     window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
     margin: Annotated[int, Field(ge=0, le=64)] = 16
@@ -149,6 +143,7 @@ class DpmPart(NetworkPart):
 
     family: Literal["dpm"]
     pretrained: Literal[False] = False
+    start: None = None
     window_height: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 64
     window_width: Annotated[int, Field(ge=32, le=512, multiple_of=8)] = 32
     margin: Annotated[int, Field(ge=0, le=64)] = 8
@@ -180,6 +175,7 @@ class RcnnPart(NetworkPart):
 
     takes_proposals = True
     family: Literal["rcnn"]
+    start: None = None
     backbone: BackboneName = "efficientnet_lite0"
     crop: Annotated[int, Field(ge=32, le=512)] = 112
     context: Annotated[int, Field(ge=0, le=64)] = 16

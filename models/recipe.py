@@ -25,6 +25,8 @@ class ValidationSource(Strict):
     annotations: AnyPath
     """A COCO JSON file, a folder of VOC's or ImageNet's XML or of YOLO's text files, or a VOC list (.txt)."""
     images: AnyPath
+    map: dict[str, str] | None = None
+    """What categories of the annotations are called in ``names``, where that is something else."""
 
 
 class TrainingSource(Strict):
@@ -33,6 +35,8 @@ class TrainingSource(Strict):
     annotations: AnyPath | None = None
     """As to measure by. Without, all pictures of the folder are learned from a teacher alone."""
     images: AnyPath
+    map: dict[str, str] | None = None
+    """As to measure by."""
     labelled: Literal["all", "partial"] = "all"
     """``partial``: objects without a box may be anywhere in these pictures."""
     extend_top: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -163,6 +167,14 @@ class Recipe(Strict):
     def _names_differ(self) -> Recipe:
         if len(set(self.names)) < len(self.names):
             raise ValueError("names has the same class twice")
+        return self
+
+    @model_validator(mode="after")
+    def _mapped_to_names(self) -> Recipe:
+        for source in (*self.data.train, self.data.validation):
+            for old, new in ((source and source.map) or {}).items():
+                if new not in self.names:
+                    raise ValueError(f"data: map {{{old}: {new}}}: {new} is not among names")
         return self
 
     @model_validator(mode="after")

@@ -25,9 +25,9 @@ from models.coco import Example
 from models.confusion import SHOWN_SCORE, confusion
 from models.evaluate import Metrics, Prediction
 from models.recipe import Recipe
+from models.tiles import GREEN, ORANGE, Mark, page, tile
 
 PICTURES, COLUMNS, WIDTH = 12, 3, 480
-_TRUE, _FOUND = (60, 200, 60), (20, 120, 255)  # BGR
 EVENTS = "events.out.tfevents.lookout"
 """What TensorBoard reads: by its name."""
 _MOST_CLASSES = 40
@@ -144,30 +144,19 @@ def _page(
     """Some pictures, evenly chosen, with the truth in green and what was found in orange: uint8 BGR."""
     by_picture = {prediction.image_id: prediction for prediction in predictions}
     chosen = np.unique(np.linspace(0, len(examples) - 1, min(PICTURES, len(examples))).round().astype(int))
-    tiles = [_tile(examples[n], by_picture.get(examples[n].image_id), names) for n in chosen.tolist()]
-    height = max(tile.shape[0] for tile in tiles)
-    tiles = [np.pad(each, ((0, height - each.shape[0]), (0, 0), (0, 0))) for each in tiles]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % COLUMNS)
-    rows = [np.concatenate(tiles[start : start + COLUMNS], 1) for start in range(0, len(tiles), COLUMNS)]
-    return np.concatenate(rows)
+    tiles = []
+    for example in (examples[number] for number in chosen.tolist()):
+        marks = [Mark(box, GREEN) for box in example.boxes]
+        marks += _found(by_picture.get(example.image_id), names)
+        tiles.append(tile(example.read(), marks, WIDTH, WIDTH))
+    return page(tiles, COLUMNS)
 
 
-def _tile(example: Example, found: Prediction | None, names: Sequence[str]) -> npt.NDArray[np.uint8]:
-    scale = WIDTH / example.width
-    picture = cv2.resize(example.read()[:, :, ::-1], (WIDTH, max(1, round(example.height * scale))))
-    tile = np.ascontiguousarray(picture).astype(np.uint8, copy=False)
-    for box in example.boxes:
-        _draw_box(tile, box * scale, _TRUE, "")
-    if found is not None:
-        for box, score, class_ in zip(found.boxes, found.scores, found.classes, strict=True):
-            if score >= SHOWN_SCORE:
-                _draw_box(tile, box * scale, _FOUND, f"{names[class_]} {score:.2f}")
-    return tile
-
-
-def _draw_box(
-    tile: npt.NDArray[np.uint8], box: npt.NDArray[np.float32], colour: tuple[int, int, int], text: str
-) -> None:
-    left, top, right, bottom = box.round().astype(int).tolist()
-    cv2.rectangle(tile, (left, top), (right, bottom), colour, 1, cv2.LINE_AA)
-    cv2.putText(tile, text, (left, max(10, top - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+def _found(found: Prediction | None, names: Sequence[str]) -> list[Mark]:
+    if found is None:
+        return []
+    return [
+        Mark(box, ORANGE, f"{names[class_]} {score:.2f}")
+        for box, score, class_ in zip(found.boxes, found.scores, found.classes, strict=True)
+        if score >= SHOWN_SCORE
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from zlib import crc32
 
-from models.coco import CocoFile
+from models.annotated import CocoFile
 
 _ALL = 2**32
 

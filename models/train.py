@@ -35,6 +35,7 @@ from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.ranks import Ranks, ranks
 from models.recipe import Recipe, load_recipe
 from models.run_report import EVENTS, RunReport
+from models.start import start_from
 from models.trainer import Trainer, build, network, rate_at, step
 from models.training_data import training_data
 from models.validate import ValidationSet, validate
@@ -90,7 +91,7 @@ def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path
     _check_ranks(recipe, these)
     with _machine_limits():
         examples, validation = training_data(recipe)
-        model = network(recipe, console.print)
+        model = network(recipe)
         if these.first:
             _make_folder(recipe.folder, resume)
         these.agreed(None)  # the folder is there
@@ -102,6 +103,8 @@ def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path
             assert report is not None
             _fit(fit, model, recipe, examples, validation, report, console)
             return _done(recipe, validation.examples if validation else examples, console)
+        if recipe.model.start is not None and not (recipe.folder / "last.pt").exists():
+            console.print(start_from(model, recipe.model.start, examples))
         trainer = build(recipe, model, these)
         _say_start(trainer, examples, console)
         if (recipe.folder / "last.pt").exists():
@@ -356,6 +359,16 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
             path
             for key in now
             for path in _differences(before.get(key), now[key], f"{where}.{key}" if where else key)
+        ]
+    if (
+        isinstance(before, list)
+        and isinstance(now, list)
+        and [type(each) for each in now] == [dict] * len(before)
+    ):
+        return [
+            path
+            for index, pair in enumerate(zip(before, now, strict=True))
+            for path in _differences(*pair, f"{where}.{index}")
         ]
     return [] if before == now else [where]
 

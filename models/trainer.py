@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load_checkpoint
 from models.detector import Detector
 from models.ema import MovingAverage
 from models.errors import LookoutError, RecipeError
@@ -23,6 +22,7 @@ from models.families import FAMILIES
 from models.loader import Batch
 from models.ranks import Ranks
 from models.recipe import Recipe
+from models.start import load_detector
 from models.teacher import Teacher
 
 _ALONE = Ranks()
@@ -87,30 +87,24 @@ class Trainer:
         torch.set_rng_state(state["random"])
 
 
-def network(recipe: Recipe, say: Callable[[str], None] = print) -> Detector:
+def network(recipe: Recipe) -> Detector:
     """The recipe's network at its start, seeded by the recipe, on its device.
-
-    Args:
-        say: told in a line what was taken from a file of weights.
 
     Raises:
         RecipeError: the recipe asks for CUDA where there is none, or for a network that cannot be.
-        DataError: the package with the ImageNet weights, or a file of weights, is missing or another one.
+        DataError: the package with the ImageNet weights is missing.
     """
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     part = recipe.model
-    family, weights = FAMILIES[part.family], part.published()
     device = _device(recipe)
     try:
-        model = family.build(recipe.network())
+        model = FAMILIES[part.family].build(recipe.network())
     except ValueError as error:  # values that each are possible, but not together
         raise RecipeError(f"model: {error}") from error
-    if part.pretrained:
+    if part.pretrained and part.start is None:
         model.start_from_imagenet()
-    if weights is not None and family.start is not None:
-        say(family.start(model, weights))
     for module in model.early(recipe.schedule.frozen_blocks):
         module.requires_grad_(False)
     return model.to(device)
@@ -139,7 +133,8 @@ def _teacher(recipe: Recipe, student: Detector, device: torch.device) -> Teacher
     if part is None:
         return None
     try:
-        return Teacher.of(load_checkpoint(part.teacher)[0], student, part.weight, device)
+        size = student.config.input_height, student.config.input_width
+        return Teacher.of(load_detector(part.teacher, *size), student, part.weight, device)
     except ValueError as error:
         raise RecipeError(f"distillation.teacher: {part.teacher} {error}") from error
 

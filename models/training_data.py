@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from models.annotated import CocoFile
 from models.annotations import read_annotations, unlabelled
-from models.coco import CocoFile, Example, examples_of, with_pictures
+from models.coco import Example, examples_of, with_pictures
 from models.errors import DataError, RecipeError
 from models.evaluate import ground_truth
 from models.problems import Problems
@@ -29,14 +30,14 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
         if source.annotations is None:
             sources.append((source, unlabelled(source.images, recipe.names)))
             continue
-        file = read_annotations(source.annotations, source.images, recipe.names, problems)
+        file = read_annotations(source.annotations, source.images, recipe.names, problems, source.map)
         sources.append((source, with_pictures(file, source.images, problems)))
     _check_categories(recipe, sources)
     wanted, validation = recipe.data.validation, None
     if recipe.data.hold_out is not None:
         sources, validation = _held_out(recipe, sources, recipe.data.hold_out)
     elif wanted is not None:
-        validation = load_validation(wanted.annotations, wanted.images, recipe.names)
+        validation = load_validation(wanted.annotations, wanted.images, recipe.names, wanted.map)
     examples: list[Example] = []
     for source, file in sources:
         partial = source.labelled == "partial"

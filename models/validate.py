@@ -6,7 +6,7 @@ Knows nothing of training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +36,17 @@ class ValidationSet:
     names: tuple[str, ...]
 
 
-def load_validation(annotations: Path, images: Path, names: tuple[str, ...]) -> ValidationSet:
+def load_validation(
+    annotations: Path, images: Path, names: tuple[str, ...], renamed: Mapping[str, str] | None = None
+) -> ValidationSet:
     """The validation data of ``annotations`` whose pictures are in the folder ``images``.
+
+    ``renamed`` is what its categories are called in ``names``, where that is something else.
 
     Raises:
         DataError: the annotations are wrong or have no box of ``names``, or a picture is missing.
     """
-    file = read_annotations(annotations, images, names)
+    file = read_annotations(annotations, images, names, renamed=renamed)
     return ValidationSet(examples_of(file, images), ground_truth(file, names), names)
 
 

@@ -11,12 +11,12 @@ Knows nothing of tensors, models or augmentation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from models.coco import Annotation, Box, CocoFile, Picture, clipped
+from models.annotated import Annotation, Box, CocoFile, Picture, Selection, clipped
 from models.errors import DataError
 from models.problems import Problems
 from models.synsets import read_synsets
@@ -26,7 +26,12 @@ _IMAGENET_SUFFIX = ".JPEG"
 """ImageNet's files name their pictures without it, some of them only ``%s``."""
 
 
-def read_voc(path: Path, names: Sequence[str], problems: Problems | None = None) -> CocoFile:
+def read_voc(
+    path: Path,
+    names: Sequence[str],
+    problems: Problems | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> CocoFile:
     """Every XML file in a folder and those below it, or those of a VOC list.
 
     Pictures are numbered from 1 in the order of their files; their names are relative to the folder of the
@@ -37,6 +42,7 @@ def read_voc(path: Path, names: Sequence[str], problems: Problems | None = None)
         path: a folder, or a text file ``ImageSets/*/*.txt`` with one name a line, beside ``Annotations/``.
         names: the model's classes.
         problems: takes what is wrong with single pictures and objects.
+        renamed: what its classes are called in ``names``, where that is something else.
 
     Raises:
         DataError: files are missing or are not such XML (all of them are named), or no object is of a class
@@ -44,11 +50,8 @@ def read_voc(path: Path, names: Sequence[str], problems: Problems | None = None)
     """
     problems = problems or Problems()
     synsets = read_synsets(path, names)
-    index = {name: position for position, name in enumerate(names)}
+    selection = Selection(path, names, renamed)
     pictures: list[Picture] = []
-    annotations: list[Annotation] = []
-    categories: dict[str, None] = {}  # in the order of the files
-    foreign = empty = 0
     for number, (file, folder) in enumerate(_files(path), start=1):
         with problems.entry():
             root = _root(file)
@@ -58,21 +61,11 @@ def read_voc(path: Path, names: Sequence[str], problems: Problems | None = None)
                 with problems.entry():
                     where = f"{file}: object {position}"
                     name = _text(element, "name", where)
-                    name = synsets.get(name, name)
-                    categories[name] = None
-                    if name not in index:
-                        foreign += 1
-                        continue
-                    annotation = _annotation(element, picture, index[name], where)
-                    if annotation is None:
-                        empty += 1
-                    else:
-                        annotations.append(annotation)
+                    class_ = selection.class_of(synsets.get(name, name))
+                    if class_ is not None:
+                        selection.add(_annotation(element, picture, class_, where))
     problems.settle(path)
-    if not any(name in index for name in categories):
-        found = ", ".join(list(categories)[:10]) or "they have none"
-        raise DataError(f"{path}: no object in its files ({found}) is of {', '.join(names)}")
-    return CocoFile(path, tuple(categories), tuple(pictures), tuple(annotations), foreign, empty)
+    return selection.file(pictures)
 
 
 def _files(path: Path) -> list[tuple[Path, Path]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.coco import CocoFile
+from models.annotated import CocoFile
 from models.errors import DataError
 from models.evaluate import Prediction
 

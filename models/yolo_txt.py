@@ -10,14 +10,14 @@ Knows nothing of tensors, models or augmentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from models.coco import Annotation, Box, CocoFile, Picture
+from models.annotated import Annotation, Box, CocoFile, Picture, Selection
 from models.errors import DataError
 from models.problems import Problems
 
@@ -37,8 +37,16 @@ def is_yolo(folder: Path) -> bool:
     return any(file.name not in _LISTS for file in folder.rglob("*.txt"))
 
 
-def read_yolo(path: Path, names: Sequence[str], images: Path, problems: Problems | None = None) -> CocoFile:
+def read_yolo(
+    path: Path,
+    names: Sequence[str],
+    images: Path,
+    problems: Problems | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> CocoFile:
     """The text files of a folder and those below it, for the pictures that lie in ``images`` in the same way.
+
+    ``renamed`` is what its classes are called in ``names``, where that is something else.
 
     Raises:
         DataError: text files without their picture, bad lines, classes without a name (all of them are named),
@@ -46,14 +54,10 @@ def read_yolo(path: Path, names: Sequence[str], images: Path, problems: Problems
     """
     problems = problems or Problems()
     called = _called(path)
-    index = {name: position for position, name in enumerate(names)}
-    if not any(name in index for name in called.values()):
-        raise DataError(
-            f"{path}: none of its classes ({', '.join(called.values())}) is among {', '.join(names)}"
-        )
+    selection = Selection(path, names, renamed, called.values())
+    selection.check()
     texts = {file.relative_to(path).with_suffix(""): file for file in sorted(path.rglob("*.txt"))}
-    pictures, annotations = [], []
-    foreign = empty = 0
+    pictures = []
     for number, file in enumerate(_pictures(images), start=1):
         text = texts.pop(file.relative_to(images).with_suffix(""), None)
         with problems.entry():
@@ -65,14 +69,10 @@ def read_yolo(path: Path, names: Sequence[str], images: Path, problems: Problems
                     if class_ not in called:
                         known = f"{min(called)} to {max(called)}"
                         raise DataError(f"{where}: class {class_} has no name, expected one of {known}")
-                    position = index.get(called[class_])
-                    area = (box[2] - box[0]) * (box[3] - box[1])
-                    if position is None:
-                        foreign += 1
-                    elif area <= 0:
-                        empty += 1
-                    else:
-                        annotations.append(Annotation(number, position, box, area, False))
+                    wanted = selection.class_of(called[class_])
+                    if wanted is not None:
+                        area = (box[2] - box[0]) * (box[3] - box[1])
+                        selection.add(Annotation(number, wanted, box, area, False) if area > 0 else None)
     for name in _LISTS:
         texts.pop(Path(name).with_suffix(""), None)
     for without in texts.values():
@@ -81,7 +81,7 @@ def read_yolo(path: Path, names: Sequence[str], images: Path, problems: Problems
                 f"{without}: its picture is not in {images}; expected {without.stem} with {SUFFIXES}"
             )
     problems.settle(path)
-    return CocoFile(path, tuple(called.values()), tuple(pictures), tuple(annotations), foreign, empty)
+    return selection.file(pictures)
 
 
 def _called(path: Path) -> dict[int, str]:

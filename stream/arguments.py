@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stream.errors import UsageError
@@ -20,6 +21,17 @@ def names(given: str | None) -> tuple[str, ...] | None:
                 f"--names {given}: cannot be read as a text file with one name a line"
             ) from error
     return tuple(name.strip() for name in text.splitlines() if name.strip())
+
+
+def renamed(option: str, given: Sequence[str]) -> dict[str, str]:
+    """OLD=NEW as many times as it was given, as new names by old ones."""
+    pairs: dict[str, str] = {}
+    for text in given:
+        old, _, new = (part.strip() for part in text.partition("="))
+        if not old or not new:
+            raise UsageError(f"{option} {text!r}: expected OLD=NEW, such as 'sports utility=car'")
+        pairs[old] = new
+    return pairs
 
 
 def triple(option: str, given: str | None, least: float) -> tuple[float, float, float] | None:

@@ -22,7 +22,14 @@ from stream.arguments import input_size, names, ranks, triple
 from stream.errors import LookoutError, UsageError, redact
 from stream.logs import configure_logging
 from stream.memory import keep_freed
-from stream.video_commands import add_collect, add_detect, add_model_options, add_watch, settings_of
+from stream.video_commands import (
+    add_collect,
+    add_detect,
+    add_label,
+    add_model_options,
+    add_watch,
+    settings_of,
+)
 
 OPTIONAL = {
     "torch",
@@ -34,6 +41,8 @@ OPTIONAL = {
 }
 
 SEQUENCES = Path("../shared/data/mot")
+
+HELD_OUT = "held-out"
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -77,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_watch(commands, _say)
     add_detect(commands, _say)
     add_collect(commands, _say)
+    add_label(commands, _say)
     _add_export(commands)
     _add_train(commands)
     _add_eval(commands)
@@ -108,6 +118,11 @@ def _add_export(commands: Any) -> None:
     _add_annotated(command, "bounds the AP that fp16 or int8 may cost")
     text = "keep so many singular values of a Fast R-CNN's fully connected layers, such as 1024,256"
     command.add_argument("--ranks", metavar="T,T", help=text)
+    text = "write the file only if its AP50 is higher than this model's, on pictures it did not learn from"
+    command.add_argument("--beats", metavar="CURRENT", help=text)
+    text = "those pictures: their annotations (with --images), or what the training held out (the default)"
+    command.add_argument("--on", metavar="ANNOTATIONS|held-out", help=text)
+    command.add_argument("--by", type=float, metavar="AP50", help="how much higher (default: any)")
     stranger = command.add_argument_group(
         "what a stranger's file does not say (its family's custom is taken)"
     )
@@ -131,7 +146,7 @@ def _add_export(commands: Any) -> None:
 def _add_annotated(command: argparse.ArgumentParser, what_for: str) -> None:
     text = f"COCO JSON annotations: {what_for}"
     command.add_argument("--data", type=Path, metavar="ANNOTATIONS.json", help=text)
-    command.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures of --data")
+    command.add_argument("--images", type=Path, metavar="DIR", help="folder of their pictures")
 
 
 def _add_train(commands: Any) -> None:
@@ -257,22 +272,50 @@ def _export(options: argparse.Namespace) -> None:
         ranks=ranks(options.ranks),
     )
     annotated = _annotated(options)
+    what = resolve_model(options.what)
     export_model(
-        resolve_model(options.what),
+        what,
         options.out,
         wishes=wishes,
         precision=options.precision,
         pictures=options.pictures,
         annotated=annotated,
+        gate=_gate(options, what),
         say=_say,
     )
+
+
+def _gate(options: argparse.Namespace, what: Path) -> Any:
+    """What the exported file has to beat; None where nothing was given."""
+    from export.accuracy import Annotated
+    from export.convert import ensure_contract
+    from export.gate import gate_on, gate_on_held_out
+
+    if options.beats is None:
+        if options.on is not None or options.by is not None:
+            raise UsageError("--on and --by say more of --beats CURRENT; give that too, or none of them")
+        return None
+    margin = options.by or 0.0
+    if not 0 <= margin < 1:
+        raise UsageError(f"--by {margin:g}: expected from 0 to below 1, such as 0.02")
+    current = ensure_contract(resolve_model(options.beats), _say)
+    if options.on not in (None, HELD_OUT):
+        if options.images is None:
+            raise UsageError(f"--on {options.on}: expected --images DIR with it, the folder of its pictures")
+        return gate_on(current, Annotated(Path(options.on), options.images), margin)
+    if what.suffix == ".onnx":
+        raise UsageError(
+            f"--beats: nobody knows what {what} learned from; name others: --on ANNOTATIONS --images DIR"
+        )
+    return gate_on_held_out(current, what, margin)
 
 
 def _annotated(options: argparse.Namespace) -> Any:
     """What to measure the cost of a lower precision on; None where nothing was given."""
     from export.accuracy import Annotated
 
-    if options.data is None and options.images is None:
+    others = getattr(options, "on", None) not in (None, HELD_OUT)  # whose pictures --images may be alone
+    if options.data is None and (options.images is None or others):
         return None
     if options.data is None or options.images is None:
         raise UsageError("--data ANNOTATIONS.json and --images DIR go together: give both, or neither")

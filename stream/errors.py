@@ -7,6 +7,7 @@
     │   └── AdaptError               a signature no adapter recognises  (export/signature.py)
     ├── PullError                    a published model cannot be had    (export/pull.py)
     ├── ParityError                  the export differs from its model  (export/parity.py)
+    ├── GateError                    it is no better than the current   (export/gate.py)
     ├── DataError, RecipeError       annotations, training recipes      (models/errors.py)
     ├── CheckpointError              not a checkpoint of lookout train  (models/checkpoint.py)
     ├── DarknetError                 a .cfg or .weights not to be read  (models/lineage/darknet_cfg.py)

@@ -1,5 +1,5 @@
-"""The commands that work on cameras and files, ``lookout watch`` and ``lookout detect``: their options, as
-configuration. Knows nothing of how they work.
+"""The commands that work on cameras and files, ``lookout watch``, ``detect``, ``collect`` and ``label``: their
+options, as configuration. Knows nothing of how they work.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stream.arguments import names, renamed
 from stream.errors import UsageError
 from stream.logs import configure_logging
 
 Say = Callable[[str], None]
 Settings = dict[str, dict[str, object]]
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt", "openvino")
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
@@ -22,7 +25,7 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="name or .onnx file (default: lookout-nano)")
     command.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
+        choices=DEVICES,
         help="where to run it (default: auto)",
     )
     command.add_argument("--threads", type=int, help="onnxruntime threads on CPU")
@@ -176,3 +179,44 @@ def _collect(say: Say, options: argparse.Namespace) -> None:
             say(f"looked at {looked} pictures, kept {kept}")
         finally:
             say(f"{len(collection.kept)} pictures in {options.out}")
+
+
+def add_label(commands: Any, say: Say) -> None:
+    """Add ``label`` to the command line's subparsers."""
+    text = "label pictures with what a better model finds in them, to train on"
+    command = commands.add_parser("label", help=text, description=text.capitalize() + ".")
+    command.add_argument("pictures", type=Path, help="folder of pictures, or a pattern such as 'shots/*.jpg'")
+    command.add_argument("--teacher", required=True, dest="model", help="the model: a name or .onnx file")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="COCO JSON to write")
+    text = "classes to label, with commas, or a file with one a line (default: all of the teacher's)"
+    command.add_argument("--names", help=text)
+    text = "call a class of the teacher otherwise; may be given several times"
+    command.add_argument("--map", action="append", default=[], metavar="ITS-NAME=NAME", help=text)
+    text = "lowest score of a label (default: 0.5)"
+    command.add_argument("--sure", type=float, default=0.5, metavar="S", help=text)
+    text = "lowest score of a place that is left open, neither object nor background (default: 0.25)"
+    command.add_argument("--unsure", type=float, default=0.25, metavar="S", help=text)
+    text = "leave boxes open whose shorter side has fewer pixels (default: 0)"
+    command.add_argument("--min-size", type=float, default=0.0, metavar="PX", help=text)
+    text = "annotations that stay: their pictures alone are labelled, with what they lack"
+    command.add_argument("--add-to", type=Path, metavar="COCO.json", help=text)
+    text = "draw the pictures with their boxes, the least sure first"
+    command.add_argument("--sheet", type=Path, metavar="FILE.jpg", help=text)
+    command.add_argument("--device", choices=DEVICES, help="where to run it (default: auto)")
+    command.add_argument("--threads", type=int, help="onnxruntime threads on CPU")
+    command.set_defaults(run=partial(_label, say), score=None)
+
+
+def _label(say: Say, options: argparse.Namespace) -> None:
+    from stream.app import open_detector
+    from stream.config_file import config_from_sources
+    from stream.label import Wishes, label_to_files, rules
+
+    wishes = Wishes(
+        names=names(options.names),
+        renamed=renamed("--map", options.map),
+        rules=rules(options.sure, options.unsure, options.min_size),
+        add_to=options.add_to,
+    )
+    detector = open_detector(config_from_sources(["demo"], settings_of(options)).detector, say)
+    label_to_files(options.pictures, detector, detector.spec.names, wishes, options.out, options.sheet, say)

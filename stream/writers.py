@@ -78,10 +78,10 @@ def partial_path(path: Path) -> Path:
 
 
 @contextmanager
-def completed(path: Path) -> Iterator[Path]:
+def completed(path: Path, keep: bool = True) -> Iterator[Path]:
     """``partial_path(path)`` to write to, which is renamed to ``path`` when the block ends well.
 
-    When it does not, what was written stays under the name that was given, beside ``path``.
+    When it does not, what was written stays under the name that was given, beside ``path``; without ``keep`` it goes.
 
     Raises:
         UsageError: the folder is not there, or ``path`` is a folder.
@@ -95,7 +95,9 @@ def completed(path: Path) -> Iterator[Path]:
     try:
         yield partial
     except BaseException:
-        if partial.exists():
+        if not keep:
+            partial.unlink(missing_ok=True)
+        elif partial.exists():
             log.warning("stopped early: what was done is in %s", partial)
         raise
     if partial.exists():

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from av import VideoFrame
 
 from stream.errors import NoVideo, SourceBroken
@@ -26,6 +27,8 @@ from stream.sources.base import Listener, SourceInfo, SourceOptions
 from stream.sources.clock import Ending, Pacer
 
 log = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
 
 RATE = 1.0
 """Pictures a second where they are played like a camera, and in an annotated video."""
@@ -160,6 +163,14 @@ def read_picture(file: Path) -> VideoFrame:
     Raises:
         SourceBroken: it cannot be read or decoded, or a part of it is missing.
     """
+    # Not bgr24, which swscale rounds down in all three planes: two levels darker on average.
+    picture = VideoFrame.from_ndarray(read_rgb(file), format="rgb24").reformat(format="yuv420p")
+    picture.pts = None
+    return picture
+
+
+def read_rgb(file: Path) -> Pixels:
+    """As :func:`read_picture`, as uint8 RGB (height, width, 3)."""
     fault = "expected a whole picture file"
     try:
         data = file.read_bytes()
@@ -170,10 +181,7 @@ def read_picture(file: Path) -> VideoFrame:
         rgb = None
     if rgb is None:
         raise SourceBroken(f"{file}: this picture cannot be decoded ({fault})")
-    # Not bgr24, which swscale rounds down in all three planes: two levels darker on average.
-    picture = VideoFrame.from_ndarray(np.asarray(rgb, np.uint8), format="rgb24").reformat(format="yuv420p")
-    picture.pts = None
-    return picture
+    return np.asarray(rgb, np.uint8)
 
 
 def _is_whole(data: bytes) -> bool:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from models.coco_names import COCO_NAMES
-from models.errors import DataError
+from models.errors import DataError, RecipeError
 from models.megvii_weights import class_rows, detector_of, read_megvii, start_from
 from models.megvii_yolox import MegviiYolox, MegviiYoloxConfig, SizeName
 from models.recipe import Recipe
+from models.start import load_detector
+from models.start import start_from as start_from_any
 from models.trainer import network
+from models.yolox import Yolox, YoloxConfig
 from tests.models.published_yolox import as_published
 
 
@@ -114,11 +117,12 @@ def recipe(**model: object) -> Recipe:
 
 def test_a_recipe_starts_from_a_file(published: tuple[Path, dict[str, Tensor]]) -> None:
     path, content = published
-    said: list[str] = []
-    model = network(recipe(size="nano", weights=str(path)), said.append)
-    assert said == [
+    wanted = recipe(size="nano", start=str(path))
+    model = network(wanted)
+    assert wanted.model.start is not None
+    assert start_from_any(model, wanted.model.start, []) == (
         "starts from yolox_nano.pth, a YOLOX-nano of 80 classes; knows person; has to learn helmet"
-    ]
+    )
     state = model.state_dict()
     assert state["backbone.C3_n4.conv3.bn.weight"].equal(content["backbone.C3_n4.conv3.bn.weight"])
     frozen = {name.split(".")[2] for name, each in model.named_parameters() if not each.requires_grad}
@@ -126,6 +130,14 @@ def test_a_recipe_starts_from_a_file(published: tuple[Path, dict[str, Tensor]]) 
     with pytest.raises(
         DataError, match="is YOLOX-nano, expected YOLOX-tiny; give another file, or size: nano"
     ):
-        network(recipe(size="tiny", weights=str(path)), said.append)
-    assert network(recipe(size="nano"), said.append).config.names == ("person", "helmet")
-    assert len(said) == 1
+        start_from_any(network(recipe(size="tiny")), str(path), [])
+    other = Yolox(YoloxConfig(("person",)))
+    with pytest.raises(RecipeError, match="is a yolox model, the recipe's is a lookout-yolox"):
+        start_from_any(other, str(path), [])
+
+
+def test_a_file_is_a_detector(published: tuple[Path, dict[str, Tensor]]) -> None:
+    model = load_detector(published[0], 320, 416)
+    assert model.config.names == COCO_NAMES
+    assert (model.config.input_height, model.config.input_width) == (320, 416)
+    assert not model.training

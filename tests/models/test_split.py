@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.coco import Annotation, CocoFile, Picture
+from models.annotated import Annotation, CocoFile, Picture
 from models.errors import RecipeError
 from models.recipe import Recipe, load_recipe
 from models.split import hold_out, numbered_apart

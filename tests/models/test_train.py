@@ -185,7 +185,9 @@ def test_the_remedies_that_errors_name_are_no_other_recipe(tmp_path: Path, shape
     recipe = _recipe(tmp_path, shapes, 2)
     last = train(recipe).with_name("last.pt")
     first = read_checkpoint(last)
-    first["training"]["recipe"]["data"]["validation"]["labelled"] = "all"  # as former versions wrote it
+    data = first["training"]["recipe"]["data"]
+    data["validation"]["labelled"] = "all"  # as former versions wrote it
+    del data["train"][0]["map"]
     torch.save(first, last)
     text = _recipe(tmp_path, shapes, 2, rate="0.001").read_text()
     recipe.write_text(text.replace("batch: 4", "batch: 2, clip_norm: 1"))

@@ -136,7 +136,7 @@ def test_bad_files_are_named(voc: Path, before: str, after: str, message: str) -
 
 
 def test_what_is_no_annotation(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no object in its files \(person, car, zebra\) is of bus"):
+    with pytest.raises(DataError, match=r"none of its categories \(person, car, zebra\) is among bus"):
         read_annotations(voc, NOWHERE, ("bus",))
     with pytest.raises(DataError, match=r"has no \.xml file in it; expected a folder of VOC's XML"):
         read_annotations(voc.parent / "JPEGImages", NOWHERE, ("car",))

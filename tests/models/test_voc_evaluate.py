@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.coco import Annotation, Box, CocoFile, Picture
+from models.annotated import Annotation, Box, CocoFile, Picture
 from models.errors import DataError
 from models.evaluate import Prediction
 from models.localization_error import localization_error

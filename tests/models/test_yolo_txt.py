@@ -89,7 +89,7 @@ def test_a_bad_line_is_named(yolo: Path, tmp_path: Path, line: str, said: str) -
 
 def test_what_is_missing_is_named(yolo: Path, tmp_path: Path) -> None:
     images = tmp_path / "images" / "train"
-    with pytest.raises(DataError, match=r"none of its classes \(car, person\) is among bus"):
+    with pytest.raises(DataError, match=r"none of its categories \(car, person\) is among bus"):
         read_annotations(yolo, images, ("bus",))
     (yolo / "c.txt").write_text("")
     with pytest.raises(DataError, match=r"c\.txt: its picture is not in"):
