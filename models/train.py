@@ -10,8 +10,6 @@ import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -26,12 +24,13 @@ from models.augment import Augmentation
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.coco import Example
 from models.detector import Detector, Fit
-from models.errors import LookoutError, RecipeError
+from models.errors import RecipeError
 from models.evaluate import Metrics
 from models.families import FAMILIES
 from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
+from models.machine import machine_limits
 from models.ranks import Ranks, ranks
 from models.recipe import Recipe, load_recipe
 from models.run_report import EVENTS, RunReport
@@ -51,18 +50,6 @@ _FREE_KEYS = {
     "schedule.clip_norm",
 }
 """What may change between a training and its continuation: the machine, and the remedies errors name."""
-
-_TOO_LITTLE_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "shared memory",
-    "No space left",  # workers hand over batches in shared memory, which is a file system
-)
-
-
-class TrainingStopped(LookoutError):
-    """The machine ran out of memory, or ended a worker process."""
 
 
 def train(recipe_path: Path, resume: bool = True) -> Path:
@@ -89,7 +76,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
 
 def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path:
     _check_ranks(recipe, these)
-    with _machine_limits():
+    with machine_limits():
         examples, validation = training_data(recipe)
         model = network(recipe)
         if these.first:
@@ -371,24 +358,6 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
             for path in _differences(*pair, f"{where}.{index}")
         ]
     return [] if before == now else [where]
-
-
-@contextmanager
-def _machine_limits() -> Iterator[None]:
-    """One line with the remedy where the machine, not the training, is at fault."""
-    try:
-        yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        lines = str(error).splitlines() or [""]
-        if str(error).startswith("DataLoader worker"):
-            what = f"a worker process was ended ({lines[0].strip()})"
-        elif isinstance(error, MemoryError) or any(sign in str(error) for sign in _TOO_LITTLE_MEMORY):
-            what = f"out of memory ({lines[-1].strip()})"
-        else:
-            raise
-        raise TrainingStopped(
-            f"{what}; lower schedule.batch or workers, then continue with the same command"
-        ) from error
 
 
 def _progress(console: Console) -> Progress:

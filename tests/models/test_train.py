@@ -25,9 +25,10 @@ from tensorboardX.proto import event_pb2
 
 from models.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
 from models.errors import DataError, RecipeError
+from models.machine import TrainingStopped, machine_limits
 from models.recipe import load_recipe
 from models.run_report import EVENTS
-from models.train import TrainingStopped, _machine_limits, train
+from models.train import train
 from models.validate import load_validation, validate
 from models.yolox import Yolox, YoloxConfig
 from tests.models.conftest import SHAPES, draw_shapes
@@ -312,14 +313,14 @@ def test_a_killed_worker_is_one_line(tmp_path: Path, shapes: Path) -> None:
 )
 def test_too_little_memory_is_one_line(allocate: Callable[[], object]) -> None:
     with pytest.raises(TrainingStopped, match=r"out of memory .*; lower schedule.batch or workers") as caught:
-        with _machine_limits():
+        with machine_limits():
             allocate()
     assert "\n" not in str(caught.value)
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(RuntimeError, match="shape"):
-        with _machine_limits():
+        with machine_limits():
             torch.zeros(3).reshape(2, 2)
 
 
