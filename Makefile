@@ -60,7 +60,7 @@ lint: setup
 # What only computes, or waits for as long as it takes, takes every core; browsers and what measures time run one by one.
 TOGETHER := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
 	allowed annotate assemble barcode batching bench_precision camera_motion collect config config_edit detector encode errors evaluate images latest \
-	limits live_config logs memory metrics offline progress references regions resume rtp seek sei server session sources \
+	limits live_config live_detectors logs memory metrics offline progress references regions resume rtp seek sei server session sources \
 	sources_clock sources_gstreamer sources_network track_feed tracking tracking_mot tracking_reference udp))
 
 # Types take one core, so they are checked beside the first tests.

@@ -159,7 +159,13 @@ class Detector:
         self.runs.pictures.observe(len(images))
         return [
             _detections(
-                boxes[row], scores[row], classes[row], self.spec.names, letterboxes[row], sizes[row], score_threshold
+                boxes[row],
+                scores[row],
+                classes[row],
+                self.spec.names,
+                letterboxes[row],
+                sizes[row],
+                score_threshold,
             )
             for row in range(len(images))
         ]

@@ -46,7 +46,9 @@ def tracks_record(tracks: Tracks, width: int, height: int) -> bytes:
     records["flags"] = tracks.coasting[order]
     records["age"] = np.clip(np.rint(tracks.ages_s[order] * 10), 0, _LARGEST)
     records["box"] = tracks.boxes[order]
-    return struct.pack(">BHHIH", VERSION, width, height, names_key(tracks.names), len(order)) + records.tobytes()
+    return (
+        struct.pack(">BHHIH", VERSION, width, height, names_key(tracks.names), len(order)) + records.tobytes()
+    )
 
 
 def tracks_sei(record: bytes) -> bytes:

@@ -93,7 +93,7 @@ class Keeps:
 
 
 def test_the_video_shows_each_frames_own_boxes(clip: Path, detector: Detector, tmp_path: Path) -> None:
-    video, kept, names = tmp_path / "drawn.mp4", Keeps(), detector.spec.names
+    video, kept = tmp_path / "drawn.mp4", Keeps()
     with (
         closing(open_source(str(clip), SourceOptions(pace="lossless"))) as source,
         annotated(video) as video_out,
