@@ -161,7 +161,8 @@ class LiveDetectors:
     ) -> None:
         if not loads:
             await asyncio.to_thread(batcher.exchange, Loaded(config, batcher.detector))
-            return log.info("detector %s: changed", batcher.name)
+            log.info("detector %s: changed", batcher.name)
+            return
         by_name = from_api and "/" not in config.model and config.model != batcher.model.config.model
         self.loading = batcher.name, config.model
         try:
