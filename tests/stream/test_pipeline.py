@@ -22,7 +22,7 @@ from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
 from stream.sources import SourceOptions, open_source
-from stream.tracking import Tracker, View
+from stream.tracking import Tracker, TrackerParameters, View
 from stream.webrtc.rendition import Rendition
 
 
@@ -42,9 +42,9 @@ def test_lossless_detects_every_frame_once_and_in_order(bikes: Path, detector: D
     indices: list[int] = []
     update = camera.detected
 
-    def note(frame: Frame, detections: Detections) -> Tracks:
+    def note(frame: Frame, detections: Detections, tracking: TrackerParameters) -> Tracks:
         indices.append(frame.index)
-        return update(frame, detections)
+        return update(frame, detections, tracking)
 
     camera.detected = note  # type: ignore[method-assign]
     pipeline.start()
