@@ -5,6 +5,7 @@
 # make bench   set up, then every benchmark but the long ones, which are
 # make bench-long   what shows only after a quarter of an hour,
 # make soak         two hours of a real app with cameras and viewers that come and go (SOAK_SECONDS=600 for less),
+# make swap         two minutes of a detector whose model is exchanged again and again while four browsers watch
 # make flapping     ten minutes of eight cameras of which three die all the time
 
 PYTHON ?= python3
@@ -13,6 +14,7 @@ EXTRAS ?= train,test,plots
 PORT ?= 8000
 SOAK_SECONDS ?= 7200
 FLAPPING_SECONDS ?= 300
+SWAP_MODELS ?= lookout-nano ../shared/models/yolox_nano.onnx
 
 BIN := $(VENV)/bin
 comma := ,
@@ -27,7 +29,7 @@ DEBIAN := chromium coturn firefox-esr gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp
 	gstreamer1.0-libav \
 	libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev
 
-.PHONY: setup debian demo test test-slow lint together alone bench bench-long soak flapping clean
+.PHONY: setup debian demo test test-slow lint together alone bench bench-long soak flapping swap clean
 
 setup: $(STAMP)
 
@@ -60,7 +62,7 @@ lint: setup
 # What only computes, or waits for as long as it takes, takes every core; browsers and what measures time run one by one.
 TOGETHER := tests/export tests/models tests/faults tests/test_arrows.py $(addprefix tests/stream/test_,$(addsuffix .py,\
 	allowed annotate assemble barcode batching bench_precision camera_motion collect config config_edit detector encode errors evaluate images label latest \
-	limits live_config logs memory metrics offline progress references regions resume rtp seek sei server session sources \
+	limits live_config live_detectors logs memory metrics offline progress references regions resume rtp seek sei server session sources \
 	sources_clock sources_gstreamer sources_network track_feed tracking tracking_mot tracking_reference udp))
 
 # Types take one core, so they are checked beside the first tests.
@@ -86,12 +88,15 @@ bench: setup
 bench-long: setup
 	@for which in growth joins; do $(BIN)/lookout bench $$which || exit 1; done
 
-# Both leave what they saw in runs/.
+# They leave what they saw in runs/.
 soak: setup
 	$(BIN)/python -m tests.benchmarks.soak --seconds $(SOAK_SECONDS)
 
 flapping: setup
 	$(BIN)/python -m tests.benchmarks.flapping --seconds $(FLAPPING_SECONDS)
+
+swap: setup
+	$(BIN)/python -m tests.benchmarks.swap --models $(SWAP_MODELS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -115,17 +115,29 @@ def resolve_model(model: str) -> Path:
     Raises:
         ArtifactError: neither a model that is here nor a file; a published one says how to get it.
     """
-    embedded = weights_folder() / f"{model}.onnx"
-    if "/" not in model and embedded.is_file():
-        return embedded
-    if Path(model).is_file():
-        return Path(model)
+    if _is_embedded(model) or not Path(model).is_file():
+        return named_model(model)
+    return Path(model)
+
+
+def named_model(model: str) -> Path:
+    """The file of a model given by name, never by path.
+
+    Raises:
+        ArtifactError: none that is here has this name; a published one says how to get it.
+    """
+    if _is_embedded(model):
+        return weights_folder() / f"{model}.onnx"
     if entry := published(model):
         return _downloaded(entry)
     raise ArtifactError(
         f"{model}: no such model; expected a path to an .onnx file or one of: {', '.join(_names_here())} "
         "(lookout models lists those that can be pulled)"
     )
+
+
+def _is_embedded(model: str) -> bool:
+    return "/" not in model and (weights_folder() / f"{model}.onnx").is_file()
 
 
 def _downloaded(entry: Published) -> Path:

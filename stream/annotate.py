@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,13 +96,9 @@ class _Look:
 
 
 class Annotator:
-    """Draws the tracks of one camera; belongs to one thread.
+    """Draws the tracks of one camera; belongs to one thread. Rendered pieces of text are kept, at most 1024."""
 
-    ``names`` are the model's classes. Rendered pieces of text are kept, at most 1024 of them.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = tuple(names)
+    def __init__(self) -> None:
         self._look: _Look | None = None
         self._font = _font(12)
         self._pieces: OrderedDict[tuple[str, int], Planes] = OrderedDict()
@@ -133,7 +128,8 @@ class Annotator:
         for box, class_index, dashed, track_id, score in zip(
             cells, classes, coasting, ids, scores, strict=True
         ):
-            self._label(planes, box, class_index, track_id, None if dashed else score)
+            name = class_name(tracks.names, class_index)
+            self._label(planes, box, name, class_index, track_id, None if dashed else score)
         return canvas
 
     def _adopt(self, look: _Look) -> None:
@@ -153,12 +149,12 @@ class Annotator:
         self,
         planes: Planes,
         box: tuple[int, int, int, int],
+        name: str,
         class_index: int,
         track_id: int,
         score: float | None,
     ) -> None:
         """Above the box where there is room, else inside it; moved left to stay in the picture."""
-        name = class_name(self._names, class_index)
         pieces = [self._piece(f" {name} {track_id} " if track_id >= 0 else f" {name} ", class_index)]
         if score is not None:  # a piece of its own: it changes all the time but has only 101 values
             pieces.append(self._piece(f"{score:.2f} ", class_index))

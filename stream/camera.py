@@ -92,8 +92,6 @@ class Camera:
         camera_id: str,
         config: CameraConfig,
         encoder: EncoderConfig,
-        names: Sequence[str],
-        tracking: TrackerParameters,
         wake: Callable[[], None],
     ) -> None:
         self.id = camera_id
@@ -102,15 +100,14 @@ class Camera:
         self.finished = threading.Event()
         self.regions = Regions(config.regions) if config.regions else None
         self.inlet = Inlet() if config.source == PUBLISHED else None
-        self._names = names
         self._encoder = encoder
         self._hubs: dict[Rendition, Hub] = {}
         self._hubs_lock = threading.Lock()
         self._source_hub: SourceHub | None = None
         self._stopped = False
         self._forwards: Profile | str | None = None  # as its source says; None: it has none now
-        self._tracker = Tracker(tracking)
-        self.track_feed = TrackFeed(names)
+        self._tracker = Tracker()
+        self.track_feed = TrackFeed()
         self._newest: tuple[Frame, Tracks] | None = None
         self._tracked_size: tuple[int, int] | None = None
         self._connection = Connection(camera_id, config, self, self.inlet, self._on_end)
@@ -154,7 +151,7 @@ class Camera:
                 self._hubs[rendition] = Hub(
                     self.id,
                     rendition,
-                    Annotator(self._names).draw,
+                    Annotator().draw,
                     bitrate=self._encoder.bitrate_kbps * 1000,
                     h264=self._encoder.h264,
                     lossless=self.config.pace == "lossless",
@@ -203,8 +200,15 @@ class Camera:
         last = self._connection.last
         return None if last is None else last.picture.height
 
-    def detected(self, frame: Frame, detections: Detections) -> Tracks:
-        """Take the detections of one frame (called by the detector thread, in order of time)."""
+    def detected(self, frame: Frame, detections: Detections, tracking: TrackerParameters) -> Tracks:
+        """Take the detections of one frame (called by the detector thread, in order of time).
+
+        Args:
+            frame: of this camera.
+            detections: in it, of whichever model runs by now.
+            tracking: for detections of that model.
+        """
+        self._tracker.adopt(tracking)
         events: tuple[TrackEvent, ...] = ()
         if _size(frame) != self._tracked_size:  # the boxes of the old picture mean nothing in the new one
             self._tracker.clear()
@@ -236,7 +240,7 @@ class Camera:
             return None
         if frame is None or last.captured_at - frame.captured_at > FRESH_S:
             frame, tracks = last, Tracks.empty()
-        picture = Annotator(self._names).draw(frame.picture, tracks)
+        picture = Annotator().draw(frame.picture, tracks)
         encoded, jpeg = cv2.imencode(".jpg", picture.to_ndarray(format="bgr24"))
         return jpeg.tobytes() if encoded else None
 

@@ -67,6 +67,7 @@ class IceServerConfig(_Section):
 
 
 AllowedSource = Annotated[str, Field(pattern=r"^(/.{0,1023}|[a-z]{3,12})$")]
+AllowedFolder = Annotated[str, Field(pattern=r"^/.{0,1023}$")]
 DEFAULT_SOURCES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "whip", "demo", "synthetic")
 
 
@@ -76,7 +77,8 @@ class ServerConfig(_Section):
     ``allow_origins`` are sites whose pages may play from here (CORS), such as ``https://wall.example.net``.
     ``allow_sources`` is what callers of the API may name as a camera's source: schemes, ``device``, ``demo``,
     ``synthetic``, ``whip``, and folders (absolute paths) whose files they may play. The file's own cameras
-    are not bound by it.
+    are not bound by it. ``allow_models`` are folders (absolute paths) whose files they may have a detector run;
+    models that lookout knows by name they always may.
     """
 
     host: str = "127.0.0.1"
@@ -84,6 +86,7 @@ class ServerConfig(_Section):
     token: SecretStr | None = None
     max_viewers: Annotated[int, Field(ge=1, le=10_000)] = 64
     allow_sources: Annotated[tuple[AllowedSource, ...], Field(max_length=64)] = DEFAULT_SOURCES
+    allow_models: Annotated[tuple[AllowedFolder, ...], Field(max_length=64)] = ()
     ice_servers: Annotated[tuple[IceServerConfig, ...], Field(max_length=8)] = ()
     allow_origins: Annotated[tuple[Annotated[str, Field(pattern=ORIGIN)], ...], Field(max_length=32)] = ()
 

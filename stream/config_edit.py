@@ -1,6 +1,6 @@
-"""A camera written into, or taken out of, a YAML file, whose comments, order and references stay.
+"""A camera or a detector written into a YAML file, or a camera taken out; its comments, order and references stay.
 
-Knows nothing of cameras that run.
+Knows nothing of what runs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from stream.config import AppConfig, CameraConfig
+from stream.config import DEFAULT_DETECTOR, AppConfig, CameraConfig, DetectorConfig
 from stream.config_file import config_of, read_document
 from stream.errors import ConfigError
 from stream.references import Unresolved, has_reference, literal, resolve
@@ -59,14 +60,50 @@ def save_camera(
     else:
         camera = {**camera, **_renewed(cameras.get(camera_id), camera, before)}
         wanted[camera_id] = CameraConfig.model_validate(camera)
-        _set(cameras, camera_id, camera)
+        _set(cameras, camera_id, camera, CameraConfig)
+    return _write(path, document, as_read, {"cameras": wanted}, f"camera {camera_id}")
+
+
+def save_detector(path: Path, name: str, detector: Mapping[str, Any], before: DetectorConfig) -> AppConfig:
+    """Write the values of a detector into the file; all else as ``save_camera``.
+
+    Args:
+        path: of a configuration.
+        name: its key under ``detectors``, or ``default`` for the section ``detector``.
+        detector: its keys and values.
+        before: as it was in force.
+    """
+    as_read = signature(path)
+    document = read_document(path)
+    config = config_of(document, str(path))
+    section, parent = (
+        ("detector", document) if name == DEFAULT_DETECTOR else (name, document.get("detectors"))
+    )
+    if parent is None:
+        raise ConfigError(f"{path}: has no detectors by name any more; add {name} by hand")
+    detector = {**detector, **_renewed(parent.get(section), detector, before)}
+    _set(parent, section, detector, DetectorConfig)
+    wanted = DetectorConfig.model_validate(detector)
+    expected = (
+        {"detector": wanted, "detectors": config.detectors}
+        if name == DEFAULT_DETECTOR
+        else {"detector": config.detector, "detectors": {**config.detectors, name: wanted}}
+    )
+    return _write(path, document, as_read, expected, f"detector {name}")
+
+
+def _write(
+    path: Path, document: Any, as_read: Signature | None, wanted: Mapping[str, Any], what: str
+) -> AppConfig:
+    """Give the file what the document says, in which these sections are to be as ``wanted``."""
     text = _text(path, document)
     config = config_of(YAML().load(text), str(path))  # as it will be read, not as it was put together
-    if config.cameras != wanted:  # YAML's anchors and merge keys
-        raise ConfigError(
-            f"{path}: cameras there take keys over from one another, so that camera {camera_id} cannot be saved by "
-            "itself; edit the file by hand"
-        )
+    for section, values in wanted.items():
+        if getattr(config, section) != values:  # YAML's anchors and merge keys
+            raise ConfigError(
+                f"{path}: {section} there take keys over from one another, so that {what} cannot be saved by "
+                "itself; edit the file by hand"
+            )
     if signature(path) != as_read:
         raise ConfigError(f"{path}: was edited meanwhile; save it again")
     _replace(path, text)
@@ -82,29 +119,29 @@ def signature(path: Path) -> Signature | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _renewed(written: Any, camera: Mapping[str, Any], before: CameraConfig | None) -> dict[str, Any]:
-    """What references of a camera in the file stand for by now, where ``camera`` has it as it was ``before``."""
+def _renewed(written: Any, values: Mapping[str, Any], before: BaseModel | None) -> dict[str, Any]:
+    """What references of a section in the file stand for by now, where ``values`` have it as it was ``before``."""
     if before is None or not isinstance(written, Mapping):
         return {}
     was = before.model_dump(mode="json")
     return {
         key: _meant(value)
         for key, value in written.items()
-        if key in camera and camera[key] == was.get(key) and isinstance(value, str) and has_reference(value)
+        if key in values and values[key] == was.get(key) and isinstance(value, str) and has_reference(value)
     }
 
 
-def _set(cameras: Any, camera_id: str, camera: Mapping[str, Any]) -> None:
-    written = cameras.get(camera_id)
+def _set(parent: Any, name: str, values: Mapping[str, Any], kind: type[BaseModel]) -> None:
+    written = parent.get(name)
     if not isinstance(written, Mapping):
-        cameras[camera_id] = {key: _literal(value) for key, value in camera.items()}
+        parent[name] = {key: _literal(value) for key, value in values.items()}
         return
     kept: Any = written
-    defaults = CameraConfig.model_validate(camera).model_dump(mode="json")
-    for key in [key for key in kept if key not in camera and _meant(kept[key]) != defaults.get(key)]:
-        with suppress(KeyError):  # taken over from another camera
+    defaults = kind.model_validate(values).model_dump(mode="json")
+    for key in [key for key in kept if key not in values and _meant(kept[key]) != defaults.get(key)]:
+        with suppress(KeyError):  # taken over from another
             del kept[key]
-    for key, value in camera.items():
+    for key, value in values.items():
         if key not in kept or _meant(kept[key]) != value:
             kept[key] = _literal(value)
 

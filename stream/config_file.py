@@ -18,7 +18,15 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from stream.config import AppConfig, CameraConfig, DetectorConfig, EncoderConfig, LogConfig, ServerConfig
+from stream.config import (
+    DEFAULT_DETECTOR,
+    AppConfig,
+    CameraConfig,
+    DetectorConfig,
+    EncoderConfig,
+    LogConfig,
+    ServerConfig,
+)
 from stream.errors import ConfigError, redact
 from stream.redaction import remember, url_secrets
 from stream.references import Unresolved, resolve
@@ -109,6 +117,17 @@ def camera_of(camera_id: str, camera: Mapping[str, Any], config: AppConfig) -> C
     """
     document = {"cameras": {camera_id: camera}, "detectors": {name: {} for name in config.detectors}}
     return _validate(document, "request").cameras[camera_id]
+
+
+def detector_of(name: str, detector: Mapping[str, Any]) -> DetectorConfig:
+    """A detector's values that a caller of the API gives: they stand for themselves, references are none.
+
+    Raises:
+        ConfigError: a key or a value is wrong.
+    """
+    if name == DEFAULT_DETECTOR:
+        return _validate({"cameras": {}, "detector": detector}, "request").detector
+    return _validate({"cameras": {}, "detectors": {name: detector}}, "request").detectors[name]
 
 
 def override(config: AppConfig, settings: Mapping[str, Mapping[str, object]]) -> AppConfig:

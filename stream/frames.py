@@ -7,9 +7,11 @@ in *source* pixels. Times are seconds: ``time_s`` is the stream's clock, ``captu
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -57,7 +59,8 @@ class Detections:
 
     boxes: Floats  # (N, 4) xyxy, source pixels
     scores: Floats  # (N,) 0-1
-    classes: Ints  # (N,) index into the model's names
+    classes: Ints  # (N,) index into names
+    names: tuple[str, ...] = ()  # the model's classes: another model may come while cameras run
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -104,6 +107,7 @@ class Tracks:
     ids: Ints  # (N,)
     ages_s: Floats  # (N,) seconds since first seen
     coasting: Bools  # (N,) predicted, not seen in this frame
+    names: tuple[str, ...] = ()  # of the model whose classes these are
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,3 +125,9 @@ class Tracks:
 def class_name(names: Sequence[str], class_index: int) -> str:
     """The name of a class; one that a model gives beyond its names goes by its number."""
     return names[class_index] if 0 <= class_index < len(names) else f"class {class_index}"
+
+
+@lru_cache(maxsize=16)
+def names_key(names: tuple[str, ...]) -> int:
+    """32 bits by which data tell whose classes they count in: CRC-32 of the names, a line each."""
+    return zlib.crc32("\n".join(names).encode())

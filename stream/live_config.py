@@ -1,8 +1,8 @@
 """``LiveConfig``: the configuration in force, and changes of its cameras while they run.
 
-Changes come from callers of the API and from the file, which is watched. Only cameras change; what else is
-edited in the file takes effect at the next start, and that is said. A change touches no camera but its own.
-Knows nothing of HTTP.
+Changes come from callers of the API and from the file, which is watched. Cameras and what detectors run
+(``stream/live_detectors.py``) change; what else is edited in the file takes effect at the next start, and that is
+said. A change touches no camera but its own. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from stream.config import AppConfig, CameraConfig
 from stream.config_edit import Signature, save_camera, signature
 from stream.config_file import camera_of, load_config
 from stream.errors import ConfigError, LookoutError, SignallingError, redact
+from stream.live_detectors import LiveDetectors, refuse_unsaveable
 from stream.pipeline import Pipeline
 from stream.sources import source_kind
 from stream.sources.allowed import check_source
@@ -38,7 +39,8 @@ class LiveConfig:
         pipeline: whose cameras are changed.
         path: the file that ``config`` came from, but for what the command line said besides; None: there is none.
 
-    ``fault`` says why the newest edit of the file was refused; None once it is in force.
+    ``detectors`` takes the changes of what they run. ``fault`` says why the newest edit of the file was refused; None
+    once it is in force.
     """
 
     def __init__(self, config: AppConfig, pipeline: Pipeline, path: Path | None = None) -> None:
@@ -53,6 +55,7 @@ class LiveConfig:
             None  # read again once: it may have been edited while models were loaded
         )
         self._changing = asyncio.Lock()
+        self.detectors = LiveDetectors(config, self._filed, pipeline, path, self._changing)
 
     async def add(self, camera_id: str, camera: Document, *, save: bool) -> None:
         """Add a camera.
@@ -93,7 +96,7 @@ class LiveConfig:
         """
         async with self._changing:
             self._pipeline.camera(camera_id)
-            self._refuse_unsaveable(save)
+            refuse_unsaveable(self._path, save)
             await asyncio.to_thread(self._pipeline.remove, camera_id)
             log.info("camera %s: removed through the API", camera_id)
             if save:
@@ -119,7 +122,7 @@ class LiveConfig:
             raise SignallingError(f"there are {MOST_CAMERAS} cameras, the most there may be", 409)
         # In a thread: it looks for files, and a disk of the network may not answer.
         config = await asyncio.to_thread(self._checked, camera_id, camera)
-        self._refuse_unsaveable(save)
+        refuse_unsaveable(self._path, save)
         before = None if added else self._pipeline.camera(camera_id).config
         if config != before:
             await asyncio.to_thread(self._pipeline.put, camera_id, config)
@@ -140,10 +143,6 @@ class LiveConfig:
         except LookoutError as error:
             raise SignallingError(str(error), 422) from None
         return config
-
-    def _refuse_unsaveable(self, save: bool) -> None:
-        if save and self._path is None:
-            raise SignallingError("there is no file to save to: lookout was started without --config", 409)
 
     async def _save(
         self, camera_id: str, camera: Document | None, before: CameraConfig | None = None
@@ -173,6 +172,10 @@ class LiveConfig:
                 if filed.cameras.get(name) != config.cameras.get(name):
                     await self._follow(name, config.cameras.get(name))
             self._tell_what_waits(filed, config)
+        if faults := await self.detectors.follow(
+            config
+        ):  # which may take long: cameras can be changed meanwhile
+            self.fault = redact("; ".join(faults))
 
     async def _follow(self, name: str, camera: CameraConfig | None) -> None:
         """Bring one camera in line with the file."""
@@ -188,10 +191,14 @@ class LiveConfig:
             log.info("camera %s: %s in %s", name, "added" if current is None else "changed", self._path)
 
     def _tell_what_waits(self, before: AppConfig, now: AppConfig) -> None:
-        sections = set(AppConfig.model_fields) - {"cameras"}
-        waiting = sorted(name for name in sections if getattr(now, name) != getattr(before, name))
+        sections = set(AppConfig.model_fields) - {"cameras", "detector", "detectors"}
+        waiting = [name for name in sections if getattr(now, name) != getattr(before, name)]
+        if set(now.detectors) != set(before.detectors):
+            waiting.append("detectors")
         if waiting:
-            log.warning("%s: edits of %s take effect at the next start", self._path, ", ".join(waiting))
+            log.warning(
+                "%s: edits of %s take effect at the next start", self._path, ", ".join(sorted(waiting))
+            )
 
 
 def _load(path: Path) -> AppConfig:

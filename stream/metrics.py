@@ -26,10 +26,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from stream.batching import Batcher
 from stream.camera import Camera, CameraStatus
 from stream.connection import State
-from stream.detector import Detector
-from stream.histogram import AGE_BOUNDS_S, BATCH_BOUNDS, RUN_BOUNDS_S, Histogram, merged
+from stream.histogram import AGE_BOUNDS_S, Histogram, merged
 from stream.pipeline import Pipeline
 
 Counted = Callable[[CameraStatus], float]
@@ -44,14 +44,13 @@ class PipelineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         cameras = list(self._pipeline.cameras.values())
         statuses = [camera.status() for camera in cameras]
-        detectors = {name: batcher.detector for name, batcher in self._pipeline.batchers.items()}
         yield InfoMetricFamily("lookout_build", "What runs.", value={"version": version("lookout")})
         yield from _frames(cameras, statuses)
         yield _ages(cameras)
         yield _states(statuses)
         yield from _counts(statuses)
         yield from _gauges(statuses)
-        yield from _runs(detectors)
+        yield from _runs(self._pipeline.batchers)
 
 
 def _frames(cameras: Iterable[Camera], statuses: Iterable[CameraStatus]) -> Iterable[Metric]:
@@ -135,18 +134,23 @@ def _gauges(statuses: list[CameraStatus]) -> Iterable[Metric]:
         yield gauge
 
 
-def _runs(detectors: Mapping[str, Detector]) -> Iterable[Metric]:
+def _runs(batchers: Mapping[str, Batcher]) -> Iterable[Metric]:
     labels = ["detector"]
     seconds = HistogramMetricFamily("lookout_inference_seconds", "Of one run of the model.", labels=labels)
     pictures = HistogramMetricFamily("lookout_batch_pictures", "In one run of the model.", labels=labels)
     faults = CounterMetricFamily("lookout_detector_faults", "Runs of the model that failed.", labels=labels)
     device = InfoMetricFamily("lookout_detector", "What each detector runs, and where.", labels=labels)
-    for name, detector in detectors.items():
-        _add(seconds, [name], merged((runs.seconds for runs in detector.all_runs), RUN_BOUNDS_S))
-        _add(pictures, [name], merged((runs.pictures for runs in detector.all_runs), BATCH_BOUNDS))
-        faults.add_metric([name], float(sum(runs.faults for runs in detector.all_runs)))
+    swaps = CounterMetricFamily(
+        "lookout_detector_swaps", "Times that another model took over.", labels=labels
+    )
+    for name, batcher in batchers.items():
+        runs, detector = batcher.runs, batcher.detector
+        _add(seconds, [name], runs.seconds)
+        _add(pictures, [name], runs.pictures)
+        faults.add_metric([name], float(runs.faults))
+        swaps.add_metric([name], float(batcher.swaps))
         device.add_metric([name], {"device": detector.device, "family": detector.spec.family})
-    return seconds, pictures, faults, device
+    return seconds, pictures, faults, swaps, device
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:

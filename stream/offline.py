@@ -76,6 +76,7 @@ class Untracked:
             ids=np.full(count, -1),
             ages_s=np.zeros(count, np.float32),
             coasting=np.zeros(count, np.bool_),
+            names=detections.names,
         )
 
     def state(self) -> dict[str, Any]:
@@ -210,9 +211,9 @@ class _Job:
             segments: SegmentedVideo | None = None
             if outputs.video is not None and self._identity is not None:
                 saved = before.video if before else None
-                video = segments = stack.enter_context(annotated_in_segments(outputs.video, names, saved))
+                video = segments = stack.enter_context(annotated_in_segments(outputs.video, saved))
             elif outputs.video is not None:
-                video = stack.enter_context(annotated(outputs.video, names))
+                video = stack.enter_context(annotated(outputs.video))
             checkpoint = self._checkpoint(write, segments)
             summary = run(
                 part,

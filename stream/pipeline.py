@@ -153,8 +153,7 @@ class Pipeline:
 
     def _add(self, name: str, config: CameraConfig) -> Camera:
         batcher = self.batchers[config.detector]
-        names = batcher.detector.spec.names
-        camera = Camera(name, config, self._encoder, names, batcher.tracking, batcher.wake)
+        camera = Camera(name, config, self._encoder, batcher.wake)
         # Replaced as a whole: others walk through it meanwhile.
         self.cameras = {**self.cameras, name: camera}
         batcher.add(camera)

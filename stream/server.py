@@ -21,10 +21,9 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from stream.annotate import class_colour
-from stream.batching import Batcher
 from stream.cameras_api import cameras_router
 from stream.config import AppConfig, ServerConfig
+from stream.detectors_api import about, detectors_router
 from stream.errors import LookoutError, SignallingError, redact
 from stream.guard import Guard
 from stream.health import Health
@@ -41,7 +40,7 @@ WEB = Path(__file__).parent / "web"
 def create_app(pipeline: Pipeline, config: ServerConfig, live: LiveConfig | None = None) -> FastAPI:
     """The ASGI application. It owns the viewers' and publishers' sessions, not the pipeline.
 
-    ``live`` takes changes of the cameras; None: those that no file holds.
+    ``live`` takes changes of cameras and detectors; None: those that no file holds.
     """
     live = live or LiveConfig(AppConfig(server=config, cameras={}), pipeline)
     whep = WhepService(
@@ -74,6 +73,7 @@ def create_app(pipeline: Pipeline, config: ServerConfig, live: LiveConfig | None
     app.include_router(whep.router)
     app.include_router(whip.router)
     app.include_router(cameras_router(pipeline, live))
+    app.include_router(detectors_router(pipeline, live.detectors))
     token = None if config.token is None else config.token.get_secret_value().encode()
     app.add_middleware(Guard, token=token, allow_origins=config.allow_origins)
     if config.allow_origins:  # after the guard, so around it: a browser asks first, without a token
@@ -113,29 +113,15 @@ def _add_refusals(app: FastAPI) -> None:
         return JSONResponse({"error": redact("; ".join(faults))}, 422)
 
 
-def _about(batcher: Batcher) -> dict[str, Any]:
-    spec, detector = batcher.detector.spec, batcher.detector
-    colours = [class_colour(index) for index in range(len(spec.names))]
-    return {
-        "model": redact(detector.path.stem),
-        "family": spec.family,
-        "input": [spec.input_width, spec.input_height],
-        "device": detector.device,
-        "names": list(spec.names),
-        "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours],
-        "fault": batcher.fault and redact(batcher.fault),
-    }
-
-
 def _add_api(app: FastAPI, pipeline: Pipeline, live: LiveConfig) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html")
 
     @app.get("/api/app")
-    async def about() -> dict[str, Any]:
+    async def app_now() -> dict[str, Any]:
         """What runs: the version, and each detector by name with its model, device and classes."""
-        detectors = {name: _about(batcher) for name, batcher in pipeline.batchers.items()}
+        detectors = {name: about(batcher) for name, batcher in pipeline.batchers.items()}
         return {
             "version": app.version,
             "detectors": detectors,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -29,8 +29,7 @@ KEPT = 64
 class TrackFeed:
     """One camera's."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: dict[Feed, asyncio.AbstractEventLoop] = {}
         self._closed: str | None = None
@@ -96,7 +95,7 @@ class TrackFeed:
             "tracks": [
                 {
                     "id": id_,
-                    "class": class_name(self._names, class_),
+                    "class": class_name(tracks.names, class_),
                     "score": round(score, 3),
                     "box": [round(side, 1) for side in box],
                     "age_s": round(age_s, 2),
@@ -108,7 +107,7 @@ class TrackFeed:
                 {
                     "event": event.kind,
                     "id": event.id,
-                    "class": class_name(self._names, event.class_),
+                    "class": class_name(event.names, event.class_),
                     "time_s": round(event.time_s, 3),
                     "age_s": round(event.age_s, 2),
                     "box": [round(side, 1) for side in event.box],

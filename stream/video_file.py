@@ -41,9 +41,9 @@ class VideoFile:
     Made by ``annotated``.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], shape: Shape | None = None) -> None:
+    def __init__(self, path: Path, shape: Shape | None = None) -> None:
         self._path = path
-        self._annotator = Annotator(names)
+        self._annotator = Annotator()
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._begun_s = 0.0
@@ -128,15 +128,14 @@ class SegmentedVideo:
 
     Args:
         path: of the whole.
-        names: the model's classes.
         saved: what ``saved`` said in the run that this one goes on from.
 
     Raises:
         UsageError: a segment of that run is gone.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], saved: Mapping[str, Any] | None = None) -> None:
-        self._path, self._names = path, names
+    def __init__(self, path: Path, saved: Mapping[str, Any] | None = None) -> None:
+        self._path = path
         self._begun_s: float | None = saved["begun_s"] if saved else None
         self._shape: Shape | None = tuple(saved["shape"]) if saved and saved["shape"] else None
         self._starts: list[int] = list(saved["starts"]) if saved else []  # of the complete ones, of CLOCK_HZ
@@ -166,7 +165,7 @@ class SegmentedVideo:
         if self._begun_s is None:
             self._begun_s = frame.time_s
         if self._segment is None:
-            self._segment = VideoFile(self._file(len(self._starts)), self._names, self._shape)
+            self._segment = VideoFile(self._file(len(self._starts)), self._shape)
             self._frames = 0
             self._start = max(round((frame.time_s - self._begun_s) * CLOCK_HZ), self._next_pts)
         self._segment.write(frame, tracks)
@@ -230,10 +229,10 @@ def _join(segments: Sequence[tuple[Path, int]], path: Path) -> None:
 
 
 @contextmanager
-def annotated(path: Path, names: Sequence[str]) -> Iterator[VideoFile]:
+def annotated(path: Path) -> Iterator[VideoFile]:
     """A ``VideoFile`` that appears as ``path`` once it is complete."""
     with completed(path) as partial:
-        video = VideoFile(partial, names)
+        video = VideoFile(partial)
         try:
             yield video
         finally:
@@ -241,12 +240,10 @@ def annotated(path: Path, names: Sequence[str]) -> Iterator[VideoFile]:
 
 
 @contextmanager
-def annotated_in_segments(
-    path: Path, names: Sequence[str], saved: Mapping[str, Any] | None = None
-) -> Iterator[SegmentedVideo]:
+def annotated_in_segments(path: Path, saved: Mapping[str, Any] | None = None) -> Iterator[SegmentedVideo]:
     """A ``SegmentedVideo`` that appears as ``path`` once it is complete; else its segments stay."""
     with completed(path) as partial:
-        video = SegmentedVideo(partial, names, saved)
+        video = SegmentedVideo(partial, saved)
         try:
             yield video
         except BaseException:

@@ -1,4 +1,4 @@
-"""Which sources callers of the API may name: ``server.allow_sources``.
+"""What callers of the API may name: sources by ``server.allow_sources``, models by ``server.allow_models``.
 
 A source is a way to make this machine connect somewhere or open something, so what comes from outside is held
 against a list of what is allowed, never against one of what is not. Nothing is opened or connected to. FFmpeg's
@@ -19,6 +19,7 @@ from stream.errors import SignallingError, redact
 from stream.sources import NETWORK
 
 _DEVICE = re.compile(r"(/dev/video)?[0-9]{1,4}")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
 def check_source(source: str, allowed: Sequence[str]) -> None:
@@ -35,6 +36,27 @@ def check_source(source: str, allowed: Sequence[str]) -> None:
         return
     raise SignallingError(
         f"the source {redact(source)[:80]!r} may not be added here; server.allow_sources allows: {_told(allowed)}",
+        403,
+    )
+
+
+def allowed_model(model: str, folders: Sequence[str]) -> str:
+    """What a caller may have a detector run: a model's name as it is, or the absolute path of a file in a folder.
+
+    A path that is not absolute is looked for in each of ``folders``. Links are resolved as by ``check_source``.
+
+    Raises:
+        SignallingError: 403, it is a file elsewhere, or none; says what is allowed.
+    """
+    if _MODEL_NAME.fullmatch(model) and not model.endswith(".onnx"):
+        return model
+    places = [model] if model.startswith("/") else [f"{folder.rstrip('/')}/{model}" for folder in folders]
+    for place in places if model.isprintable() else []:
+        if _is_inside(place, folders) and os.path.isfile(place):
+            return place
+    raise SignallingError(
+        f"the model {redact(model)[:80]!r} may not be run here; expected the name of a model (lookout models), or "
+        f"a file that server.allow_models allows: {_told(folders)}",
         403,
     )
 

@@ -87,6 +87,8 @@ class TrackEvent:
     """How long it was followed until then."""
     box: tuple[float, float, float, float]
     """xyxy in source pixels, then or where it was expected last."""
+    names: tuple[str, ...] = ()
+    """In which ``class_`` counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +99,14 @@ class _Snapshot:
     time_s: float
     gap_s: float
     """How long the update before was ago: absences are judged beyond this."""
+    names: tuple[str, ...]
+    """In which their classes count; none: the next detections may say."""
 
 
 class Tracker:
-    """Ids start at 1 and are never reused.
+    """Ids start at 1 and are never reused. Detections of other classes, by their names, begin anew.
 
-    ``update`` belongs to one thread; ``predict`` may be called from any.
+    ``update`` and ``adopt`` belong to one thread; ``predict`` may be called from any.
 
     Attributes:
         events: what the last update brought about.
@@ -115,7 +119,7 @@ class Tracker:
         self._life = Lifecycle(self._parameters.life)
         self._camera = CameraMotion()
         self._next_id = 1
-        self._snapshot = _Snapshot(TrackTable.empty(), np.nan, _LEAST_GAP_S)
+        self._snapshot = _Snapshot(TrackTable.empty(), np.nan, _LEAST_GAP_S, ())
 
     def update(self, detections: Detections, time_s: float, view: View | None = None) -> Tracks:
         """The confirmed tracks at ``time_s``, those not seen in this frame flagged as coasting.
@@ -123,7 +127,8 @@ class Tracker:
         Time that stands still or runs back counts as a millisecond; boxes that are not finite,
         reversed or empty are ignored, as are the least sure ones past ``max_detections``.
         """
-        before = self._snapshot
+        before, forgotten = self._of_classes(detections.names)
+        names = detections.names or before.names
         gap_s = time_s - before.time_s
         if not _LEAST_GAP_S < gap_s < np.inf:
             gap_s = _LEAST_GAP_S
@@ -139,22 +144,30 @@ class Tracker:
             motion = self._model.correct(tracks.motion[..., rows], seen[:, columns], scores[columns])
             tracks.motion[..., rows] = motion
             self._life.see(tracks, rows, scores[columns], classes[columns])
-        tracks, known, left = self._without_gone(tracks, before.tracks.confirmed, view, now_s)
+        tracks, known, left = self._without_gone(tracks, before.tracks.confirmed, view, now_s, names)
         unmatched = scores >= self._parameters.life.birth_score
         unmatched[columns] = False
         if unmatched.any():
             tracks = self._with_births(tracks, seen[:, unmatched], scores[unmatched], classes[unmatched])
         entered = tracks.confirmed.copy()
         entered[: len(known)] &= ~known
-        self.events = (*left, *self._events("entered", tracks, entered, now_s))
-        self._snapshot = _Snapshot(tracks, now_s, min(gap_s, self._parameters.life.lost_s))
+        self.events = (*forgotten, *left, *self._events("entered", tracks, entered, now_s, names))
+        self._snapshot = _Snapshot(tracks, now_s, min(gap_s, self._parameters.life.lost_s), names)
         return self._shown(self._snapshot, 0.0)
 
     def clear(self) -> None:
         """Forget every track, as when the picture is another one; ids go on where they were."""
         before = self._snapshot
-        self.events = self._events("left", before.tracks, before.tracks.confirmed, before.time_s)
-        self._snapshot = _Snapshot(TrackTable.empty(), before.time_s, before.gap_s)
+        these, names = before.tracks.confirmed, before.names
+        self.events = self._events("left", before.tracks, these, before.time_s, names)
+        self._snapshot = _Snapshot(TrackTable.empty(), before.time_s, before.gap_s, names)
+
+    def adopt(self, parameters: TrackerParameters) -> None:
+        """Go on with other parameters, and with the tracks there are."""
+        if parameters != self._parameters:
+            self._parameters = parameters
+            self._model = MotionModel(parameters.motion)
+            self._life = Lifecycle(parameters.life)
 
     def state(self) -> dict[str, Any]:
         """All that the next update depends on, as plain numbers and lists, to the last bit."""
@@ -176,7 +189,7 @@ class Tracker:
         tracks = TrackTable.of(state["tracks"])
         self._camera.restore(state["camera"])
         self._next_id = int(state["next_id"])
-        self._snapshot = _Snapshot(tracks, float(state["time_s"]), float(state["gap_s"]))
+        self._snapshot = _Snapshot(tracks, float(state["time_s"]), float(state["gap_s"]), ())
 
     def predict(self, time_s: float) -> Tracks:
         """The tracks of the last update with their boxes as expected at ``time_s``."""
@@ -188,13 +201,21 @@ class Tracker:
         """All tracks of the last update, those too that are not shown, and the state of each (N,)."""
         snapshot = self._snapshot
         states = self._life.states(snapshot.tracks, self._patience_s(snapshot))
-        return self._as_tracks(snapshot.tracks, np.ones(len(states), np.bool_), 0.0), states
+        return self._as_tracks(snapshot, np.ones(len(states), np.bool_), 0.0), states
 
     def counts(self) -> dict[str, int]:
         """How many tracks are in each state, by its name."""
         snapshot = self._snapshot
         states = self._life.states(snapshot.tracks, self._patience_s(snapshot)).tolist()
         return {state.name.lower(): states.count(state) for state in TrackState}
+
+    def _of_classes(self, names: tuple[str, ...]) -> tuple[_Snapshot, tuple[TrackEvent, ...]]:
+        """The tracks that detections with these names may continue, and what there is to tell of others."""
+        known = self._snapshot.names
+        if not names or not known or names == known:
+            return self._snapshot, ()
+        self.clear()
+        return self._snapshot, self.events
 
     def _associate(
         self, tracks: TrackTable, gap_s: float, seen: Array, scores: Array, classes: Classes
@@ -217,7 +238,7 @@ class Tracker:
         return np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
 
     def _without_gone(
-        self, tracks: TrackTable, known: Bools, view: View | None, time_s: float
+        self, tracks: TrackTable, known: Bools, view: View | None, time_s: float, names: tuple[str, ...]
     ) -> tuple[TrackTable, Bools, tuple[TrackEvent, ...]]:
         """The tracks that go on, which of them were ``known`` before, and what there is to tell of the others."""
         unseen = tracks.unseen_s > 0.0
@@ -230,7 +251,7 @@ class Tracker:
             gone |= unseen & (inside < self._parameters.inside)
         if not gone.any():
             return tracks, known, ()
-        left = self._events("left", tracks, gone & known, time_s)
+        left = self._events("left", tracks, gone & known, time_s, names)
         return tracks.rows(~gone), known[~gone], left
 
     def _with_births(self, tracks: TrackTable, seen: Array, scores: Array, classes: Classes) -> TrackTable:
@@ -249,7 +270,12 @@ class Tracker:
         return tracks.joined(born)
 
     def _events(
-        self, kind: Literal["entered", "left"], tracks: TrackTable, these: Bools, time_s: float
+        self,
+        kind: Literal["entered", "left"],
+        tracks: TrackTable,
+        these: Bools,
+        time_s: float,
+        names: tuple[str, ...],
     ) -> tuple[TrackEvent, ...]:
         if not these.any():
             return ()
@@ -258,7 +284,7 @@ class Tracker:
         columns = (tracks.ids, tracks.classes, tracks.age_s, tracks.unseen_s)
         rows = zip(boxes, *(column.tolist() for column in columns), strict=True)
         return tuple(
-            TrackEvent(kind, id_, class_, time_s - unseen_s, age_s - unseen_s, (x1, y1, x2, y2))
+            TrackEvent(kind, id_, class_, time_s - unseen_s, age_s - unseen_s, (x1, y1, x2, y2), names)
             for (x1, y1, x2, y2), id_, class_, age_s, unseen_s in rows
         )
 
@@ -267,10 +293,11 @@ class Tracker:
 
     def _shown(self, snapshot: _Snapshot, ahead_s: float) -> Tracks:
         patience_s = self._patience_s(snapshot) - max(ahead_s, 0.0)
-        return self._as_tracks(snapshot.tracks, self._life.shown(snapshot.tracks, patience_s), ahead_s)
+        return self._as_tracks(snapshot, self._life.shown(snapshot.tracks, patience_s), ahead_s)
 
-    def _as_tracks(self, tracks: TrackTable, these: Bools, ahead_s: float) -> Tracks:
+    def _as_tracks(self, snapshot: _Snapshot, these: Bools, ahead_s: float) -> Tracks:
         """Some of the tracks for the world outside, which may keep them."""
+        tracks = snapshot.tracks
         if not these.all():
             tracks = tracks.rows(these)
         return Tracks(
@@ -280,6 +307,7 @@ class Tracker:
             ids=tracks.ids.copy(),
             ages_s=np.maximum(tracks.age_s + ahead_s, 0.0).astype(np.float32),
             coasting=tracks.unseen_s > 0.0,
+            names=snapshot.names,
         )
 
 

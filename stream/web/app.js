@@ -8,7 +8,7 @@ import { Device } from "./device.js";
 import { Tile, WORDS, write } from "./tile.js";
 
 const POLL_MS = 1000;
-const ABOUT_EVERY = 10; // polls
+const ABOUT_EVERY = 3; // polls
 const UNSEEN_MS = 1500; // scrolling past must not hang up
 const HIDDEN_MS = 10000; // nor a glance at another tab
 
@@ -26,6 +26,7 @@ const device = new Device(document.querySelector(".device"));
 /** What runs, by the name of the detector: its model, device, and the names and colours of its classes. */
 let detectors = {};
 let polls = 0;
+let asking = false;
 let faults = [];
 
 const screen = new IntersectionObserver((entries) => {
@@ -94,7 +95,7 @@ function reconcile(cameras) {
 }
 
 function add(camera) {
-  const tile = new Tile(camera, choice);
+  const tile = new Tile(camera, choice, askAgain);
   tile.detectors = detectors;
   tiles.set(camera.id, tile);
   main.append(tile.element);
@@ -166,6 +167,14 @@ async function poll() {
     if (!tiles.size) write(blank, "");
   }
   setTimeout(poll, document.hidden ? 5 * POLL_MS : POLL_MS);
+}
+
+/** Other models run than was last told: ask at once, but not for every picture. */
+function askAgain() {
+  if (asking) return;
+  asking = true;
+  setTimeout(() => (asking = false), POLL_MS);
+  about().catch(() => {}); // the next poll says what is wrong
 }
 
 async function about() {

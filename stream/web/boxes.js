@@ -7,6 +7,7 @@
 
 import { tracksIn } from "./tracks.js";
 
+const KEPT_LISTS = 8;
 const KEPT = 64; // frames on their way through decoder and compositor are far fewer
 const CELL = 2; // pixels: what shares one colour sample in the picture, and the grid that boxes keep to
 const OPEN_AGAIN_MS = 1000;
@@ -21,11 +22,17 @@ export class Overlay {
   #byFrame = new Map();
   #shown = null;
   #presented = null; // the frame that is on the screen, whether or not its tracks have come
-  #classes = { names: [], colours: [] };
+  #classes = new Map(); // by their keys: a picture's tracks may be of the model before
+  #onUnknown;
   #hidden = new Set();
 
-  /** @param {HTMLVideoElement} video @param {HTMLCanvasElement} canvas  laid out over the video, as large */
-  constructor(video, canvas) {
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {HTMLCanvasElement} canvas  laid out over the video, as large
+   * @param {() => void} onUnknown  called while tracks are shown of whose classes the names are not known
+   */
+  constructor(video, canvas, onUnknown = () => {}) {
+    this.#onUnknown = onUnknown;
     this.#video = video;
     this.#context = canvas.getContext("2d");
     const present = (now, frame) => {
@@ -41,9 +48,11 @@ export class Overlay {
     return this.#shown;
   }
 
-  /** Names and colours of the model's classes. */
+  /** @param {{classes_key: number, names: string[], colours: string[]}} classes  of the model that runs now */
   set classes(classes) {
-    this.#classes = classes;
+    this.#classes.delete(classes.classes_key);
+    this.#classes.set(classes.classes_key, classes);
+    if (this.#classes.size > KEPT_LISTS) this.#classes.delete(this.#classes.keys().next().value);
   }
 
   /** Classes, by name, that are not to be drawn. */
@@ -111,8 +120,14 @@ export class Overlay {
     return (this.#shown?.tracks ?? []).filter((track) => !this.#hidden.has(this.#name(track.class)));
   }
 
+  get #known() {
+    return this.#classes.get(this.#shown?.classes);
+  }
+
+  /** Nothing where the list is not known yet: a name of another model's would be wrong. */
   #name(index) {
-    return this.#classes.names[index] ?? `class ${index}`;
+    const known = this.#known;
+    return known ? (known.names[index] ?? `class ${index}`) : "";
   }
 
   #draw() {
@@ -125,12 +140,13 @@ export class Overlay {
       this.#context.clearRect(0, 0, canvas.width, canvas.height);
     }
     const tracks = this.#tracks;
+    if (tracks.length && !this.#known) this.#onUnknown();
     for (const track of tracks) outline(this.#context, track, this.#colour(track.class));
     for (const track of tracks) label(this.#context, track, this.#name(track.class), this.#colour(track.class));
   }
 
   #colour(index) {
-    return this.#classes.colours[index] ?? "#888888";
+    return this.#known?.colours[index] ?? "#888888";
   }
 
   /** What is under the pointer, in words. */

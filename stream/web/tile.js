@@ -45,8 +45,9 @@ export class Tile {
   /**
    * @param {object} camera  one entry of /api/cameras
    * @param {{boxes: "drawn"|"data"|"source"|"none", hidden: string[]}} choice  as of ``choose``
+   * @param {() => void} onUnknown  called while boxes come of whose classes the names are not known
    */
-  constructor(camera, choice) {
+  constructor(camera, choice, onUnknown) {
     this.element = document.querySelector("#tile").content.firstElementChild.cloneNode(true);
     this.#part = (selector) => this.element.querySelector(selector);
     this.id = camera.id;
@@ -54,7 +55,7 @@ export class Tile {
     this.#part(".full").hidden = !document.fullscreenEnabled;
     this.#part(".full").addEventListener("click", () => this.fillScreen());
     this.#meter = new Meter(this.#video, () => this.#presented());
-    this.#overlay = new Overlay(this.#video, this.#part("canvas"));
+    this.#overlay = new Overlay(this.#video, this.#part("canvas"), onUnknown);
     this.#boxes = choice.boxes;
     this.#player = new WhepPlayer(
       this.#address,
@@ -82,7 +83,8 @@ export class Tile {
   /** What runs, by name: the names and colours of the classes that this camera's detector finds. */
   set detectors(detectors) {
     this.#detectors = detectors;
-    this.#overlay.classes = detectors[this.#camera?.detector] ?? { names: [], colours: [] };
+    const own = this.#detector;
+    if (own) this.#overlay.classes = own;
   }
 
   /** Boxes drawn into the picture by the server, over it by the page, or not at all; classes not to draw. */
@@ -92,6 +94,10 @@ export class Tile {
     this.#part("canvas").hidden = !overlaid(boxes);
     this.#overlay.hidden = hidden;
     this.#player.url = this.#address;
+  }
+
+  get #detector() {
+    return this.#detectors[this.#camera?.detector];
   }
 
   get #video() {
@@ -260,7 +266,8 @@ export class Tile {
       `${width}×${height}`,
       kbps === null ? "" : `${(kbps / 1000).toFixed(1)} Mbit/s`,
       parts && `latency: ${parts}, without the camera's own`,
-      `detected ${(this.#camera.detect_fps ?? 0).toFixed(0)} times a second`,
+      `detected ${(this.#camera.detect_fps ?? 0).toFixed(0)} times a second` +
+        (this.#detector ? ` by ${this.#detector.model}` : ""),
       `tracks: ${tracked(this.#camera.tracks)}`,
       `overlay ${this.#camera.overlay}`,
       lost ? count(lost, "packet") + " lost" : "",

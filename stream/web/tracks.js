@@ -3,22 +3,24 @@
  * the ways on which they come.
  */
 
-const VERSION = 1;
-const HEAD_BYTES = 7;
+const VERSION = 2;
+const HEAD_BYTES = 11;
 const TRACK_BYTES = 26;
 
 /**
  * @param {Uint8Array} record
- * @returns {{width: number, height: number, tracks: object[]}|null}  null for what is no such record
+ * @returns {{width: number, height: number, classes: number, tracks: object[]}|null}  ``classes`` is the key of the
+ *   list that their classes count in; null for what is no such record
  */
 export function tracksIn(record) {
   if (record.length < HEAD_BYTES) return null;
   const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
-  const count = view.getUint16(5);
+  const count = view.getUint16(9);
   if (view.getUint8(0) !== VERSION || record.length < HEAD_BYTES + count * TRACK_BYTES) return null;
   return {
     width: view.getUint16(1),
     height: view.getUint16(3),
+    classes: view.getUint32(5),
     tracks: Array.from({ length: count }, (_, place) => track(view, HEAD_BYTES + place * TRACK_BYTES)),
   };
 }

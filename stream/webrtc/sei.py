@@ -4,9 +4,11 @@ The record goes beside the pictures of any codec (``stream/webrtc/boxes.py``). T
 H.264 D.1.7, user data unregistered: a UUID that says whose data it is, then the record. A player that does
 not know the UUID ignores it. Big endian:
 
-    version u8 = 1 | width u16 | height u16 | count u16 | then each track:
+    version u8 = 2 | width u16 | height u16 | classes u32 | count u16 | then each track:
     id u32 | class u16 | score u8 (of 255) | flags u8 (1: coasting) | age u16 (tenths of a second)
     | x1, y1, x2, y2 float32, in pixels of width x height, the picture that was encoded
+
+``classes`` tells in whose classes the tracks count (``classes_key`` in ``/api/app``), as models may be exchanged.
 
 Knows nothing of encoders, viewers or pages; ``stream/web/tracks.js`` reads it.
 """
@@ -19,10 +21,10 @@ from uuid import UUID
 
 import numpy as np
 
-from stream.frames import Tracks
+from stream.frames import Tracks, names_key
 
 TRACKS_UUID = UUID("7d2c1f0a-5b1e-4c7e-9a86-3f1d6c0b9e52")
-VERSION = 1
+VERSION = 2
 MOST_TRACKS = 256
 """The surest; more would be kilobytes a picture."""
 
@@ -44,7 +46,9 @@ def tracks_record(tracks: Tracks, width: int, height: int) -> bytes:
     records["flags"] = tracks.coasting[order]
     records["age"] = np.clip(np.rint(tracks.ages_s[order] * 10), 0, _LARGEST)
     records["box"] = tracks.boxes[order]
-    return struct.pack(">BHHH", VERSION, width, height, len(order)) + records.tobytes()
+    return (
+        struct.pack(">BHHIH", VERSION, width, height, names_key(tracks.names), len(order)) + records.tobytes()
+    )
 
 
 def tracks_sei(record: bytes) -> bytes:

@@ -77,7 +77,7 @@ def both_outlines(
     tracks = Tracks(boxes, one.astype(np.float32), one * 0, one, one.astype(np.float32), one == coasting)
     track = {"box": boxes[0].tolist(), "coasting": coasting}
     drawn = np.array([list(row) for row in page.evaluate(OUTLINE, [width, height, track])]) == "1"
-    luma = planes_of(Annotator(["a"]).draw(flat(width, height, 30), tracks))[0]
+    luma = planes_of(Annotator().draw(flat(width, height, 30), tracks))[0]
     top = max(0, 2 * round(float(boxes[0, 1]) / 2))  # the label lies above
     return drawn[top:], (luma != 30)[top:]
 

@@ -77,9 +77,9 @@ def test_time_and_index_go_on_across_a_reconnection(server: RtspServer, detector
     frames = []
     take = camera.detected
 
-    def keep(frame, detections):  # type: ignore[no-untyped-def]
+    def keep(frame, detections, tracking):  # type: ignore[no-untyped-def]
         frames.append(frame)
-        return take(frame, detections)
+        return take(frame, detections, tracking)
 
     camera.detected = keep  # type: ignore[method-assign]
     pipeline.start()

@@ -23,7 +23,6 @@ from stream.camera import Camera
 from stream.config import CameraConfig, EncoderConfig
 from stream.errors import SourceUnauthorised, SourceUnreachable
 from stream.sources.probe import Probe, asks
-from stream.tracking import TrackerParameters
 from tests.faults.connected import connected, decoders, is_live, until, wait_for
 from tests.rtsp_server import RtspServer, missing
 from tests.stream.clips import clip
@@ -159,7 +158,7 @@ def test_a_camera_may_go_at_any_moment_and_takes_everything_along(
     first = None
     for source in ("synthetic:320x180@30", str(bikes), nobody, "whip", str(pipe)) * 4:
         config = CameraConfig(source=source)
-        camera = Camera("door", config, EncoderConfig(), ["a"], TrackerParameters(), lambda: None)
+        camera = Camera("door", config, EncoderConfig(), lambda: None)
         first = first or before()
         if chance.random() < 0.9:
             camera.start()

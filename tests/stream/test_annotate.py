@@ -47,6 +47,7 @@ def tracks_of(
         np.arange(1, count + 1),
         np.ones(count, np.float32),
         np.full(count, coasting),
+        NAMES,
     )
 
 
@@ -100,7 +101,7 @@ def test_outline_equals_drawing_in_rgb(size: tuple[int, int], matrix: int) -> No
     picture = picture_of(*size)
     picture.colorspace, picture.color_range = matrix, LIMITED
     box = (size[0] * 0.3, size[1] * 0.35, size[0] * 0.7, size[1] * 0.9)
-    annotated = Annotator(NAMES).draw(picture, tracks_of([box], [1]))
+    annotated = Annotator().draw(picture, tracks_of([box], [1]))
     cells = outline_mask(picture, box)
     pixels = doubled(cells, picture)
 
@@ -129,7 +130,7 @@ def label_cells(
     blank = VideoFrame(picture.width, picture.height, "yuv420p")
     for plane in blank.planes:
         plane.update(bytes([7]) * plane.buffer_size)
-    drawn = Annotator(NAMES).draw(blank, tracks_of([box], [1]))
+    drawn = Annotator().draw(blank, tracks_of([box], [1]))
     cells = outline_mask(picture, box)
     rows, columns = label_area(blank, drawn, cells)
     assert changed(blank, drawn)[1][rows, columns].all()
@@ -146,7 +147,7 @@ def test_label_is_legible_at_any_size(size: tuple[int, int]) -> None:
     picture = picture_of(*size)
     box = (size[0] * 0.4, size[1] * 0.4, size[0] * 0.6, size[1] * 0.8)
     cells = label_cells(picture, box, (-(-size[1] // 2), -(-size[0] // 2)))
-    luma = planes_of(Annotator(NAMES).draw(picture, tracks_of([box], [1])))[0]
+    luma = planes_of(Annotator().draw(picture, tracks_of([box], [1])))[0]
     rows = np.flatnonzero(cells.any(axis=1))
     columns = np.flatnonzero(cells.any(axis=0))
     label = luma[2 * rows[0] : 2 * rows[-1], 2 * columns[0] : 2 * columns[-1]].astype(int)
@@ -170,8 +171,9 @@ def test_the_label_says_who_and_how_sure() -> None:
             np.array([track_id]),
             np.ones(1, np.float32),
             np.zeros(1, bool),
+            names,
         )
-        return Annotator(names).draw(picture, tracks).to_ndarray().tobytes()
+        return Annotator().draw(picture, tracks).to_ndarray().tobytes()
 
     pictures = {drawn(("person",), 7, 0.83), drawn(("person",), 8, 0.83), drawn(("person",), 7, 0.84)}
     assert len(pictures | {drawn(("cyclist",), 7, 0.83)}) == 4
@@ -184,8 +186,8 @@ def test_a_coasting_track_is_dashed_and_has_no_score() -> None:
         plane.update(bytes(plane.buffer_size))
     box = (100.0, 100.0, 500.0, 300.0)
     cells = outline_mask(picture, box)
-    solid = Annotator(NAMES).draw(picture, tracks_of([box]))
-    dashed = Annotator(NAMES).draw(picture, tracks_of([box], coasting=True))
+    solid = Annotator().draw(picture, tracks_of([box]))
+    dashed = Annotator().draw(picture, tracks_of([box], coasting=True))
     assert changed(picture, solid)[1][cells].all()
     assert 0.4 < changed(picture, dashed)[1][cells].mean() < 0.6
     wide, narrow = (label_area(picture, drawn, cells)[1] for drawn in (solid, dashed))
@@ -194,7 +196,7 @@ def test_a_coasting_track_is_dashed_and_has_no_score() -> None:
 
 def test_nothing_to_draw_is_a_copy() -> None:
     picture = picture_of(853, 481)
-    copy = Annotator(NAMES).draw(picture, Tracks.empty())
+    copy = Annotator().draw(picture, Tracks.empty())
     assert copy is not picture
     assert not any(plane.any() for plane in changed(picture, copy))
 
@@ -202,7 +204,7 @@ def test_nothing_to_draw_is_a_copy() -> None:
 def test_the_input_is_not_written_and_the_output_is_its_own() -> None:
     picture = picture_of(640, 360)
     before = [plane.copy() for plane in planes_of(picture)]
-    annotator = Annotator(NAMES)
+    annotator = Annotator()
     first = annotator.draw(picture, tracks_of([(10, 10, 200, 200)]))
     kept = first.to_ndarray().copy()
     annotator.draw(picture, tracks_of([(300, 100, 600, 300)], [2]))
@@ -215,7 +217,7 @@ def test_time_and_colour_stay() -> None:
     picture = picture_of(640, 360)
     picture.pts, picture.time_base = 1234, Fraction(1, 90_000)
     picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc = BT709, FULL, 1, 1
-    drawn = Annotator(NAMES).draw(picture, tracks_of([(10, 40, 200, 200)]))
+    drawn = Annotator().draw(picture, tracks_of([(10, 40, 200, 200)]))
     assert (drawn.pts, drawn.time_base, drawn.format.name) == (1234, Fraction(1, 90_000), "yuv420p")
     assert (drawn.colorspace, drawn.color_range) == (BT709, FULL)
     assert (drawn.color_primaries, drawn.color_trc) == (1, 1)
@@ -226,7 +228,7 @@ def test_time_and_colour_stay() -> None:
 
 def test_a_full_range_jpeg_picture_stays_full_range() -> None:
     picture = picture_of(640, 360, "yuvj420p")
-    drawn = Annotator(NAMES).draw(picture, tracks_of([(100, 100, 200, 200)]))
+    drawn = Annotator().draw(picture, tracks_of([(100, 100, 200, 200)]))
     assert (drawn.format.name, drawn.color_range) == ("yuv420p", FULL)
     assert not changed(picture, drawn)[0][250:].any()
 
@@ -237,7 +239,7 @@ def test_other_formats_are_converted(format: str) -> None:
     flat = VideoFrame.from_ndarray(np.full((240, 320, 3), colour, np.uint8), format="rgb24")
     picture = flat if format == "rgb24" else flat.reformat(format=format)
     before = bytes(picture.planes[0])
-    drawn = Annotator(NAMES).draw(picture, tracks_of([(60, 60, 200, 200)], [4]))
+    drawn = Annotator().draw(picture, tracks_of([(60, 60, 200, 200)], [4]))
     assert drawn.format.name == "yuv420p"
     assert bytes(picture.planes[0]) == before
     rgb = drawn.to_ndarray(format="rgb24").astype(int)
@@ -259,14 +261,14 @@ def test_boxes_anywhere_on_any_size(size: tuple[int, int]) -> None:
         (10.0, 10.0, 5.0, 5.0),
     ]
     for coasting in (False, True):
-        drawn = Annotator(NAMES).draw(picture, tracks_of(boxes, [0, 1, 2, 3, 4, 99, -1], coasting))
+        drawn = Annotator().draw(picture, tracks_of(boxes, [0, 1, 2, 3, 4, 99, -1], coasting))
         assert (drawn.width, drawn.height) == size
-    outside = Annotator(NAMES).draw(picture, tracks_of(boxes[:2]))
+    outside = Annotator().draw(picture, tracks_of(boxes[:2]))
     assert not any(plane.any() for plane in changed(picture, outside))
 
 
 def test_hundreds_of_boxes_and_a_bounded_cache() -> None:
-    annotator = Annotator(NAMES)
+    annotator = Annotator()
     picture = picture_of(320, 180)
     for start in range(0, 3000, 300):
         corners = RNG.uniform(-50, 300, (300, 2))
@@ -277,17 +279,18 @@ def test_hundreds_of_boxes_and_a_bounded_cache() -> None:
             np.arange(start, start + 300),
             np.ones(300, np.float32),
             RNG.uniform(size=300) < 0.5,
+            NAMES,
         )
         annotator.draw(picture, tracks)
     assert len(annotator._pieces) <= 1024
 
 
 def test_a_change_of_size_midway_changes_the_letters() -> None:
-    annotator = Annotator(NAMES)
+    annotator = Annotator()
     small, large = picture_of(320, 180), picture_of(1920, 1080)
     annotator.draw(small, tracks_of([(50, 90, 200, 170)]))
     after = annotator.draw(large, tracks_of([(500, 500, 900, 900)]))
-    fresh = Annotator(NAMES).draw(large, tracks_of([(500, 500, 900, 900)]))
+    fresh = Annotator().draw(large, tracks_of([(500, 500, 900, 900)]))
     assert not any(plane.any() for plane in changed(after, fresh))
 
 
@@ -307,7 +310,7 @@ def test_a_real_picture(bikes: Path) -> None:
     """A decoder's own frame, with its padding and metadata."""
     with av.open(str(bikes)) as container:
         picture = next(container.decode(video=0))
-        drawn = Annotator(NAMES).draw(picture, tracks_of([(100, 60, 220, 240)], [1]))
+        drawn = Annotator().draw(picture, tracks_of([(100, 60, 220, 240)], [1]))
         assert (drawn.pts, drawn.time_base) == (picture.pts, picture.time_base)
         same = ~changed(picture, drawn)[0]
         assert same.mean() > 0.9

@@ -34,7 +34,7 @@ def batcher_of(detector: Detector, **settings: float) -> Batcher:
 def camera_of(name: str, batcher: Batcher) -> Camera:
     """One that is never started: the test gives it its frames."""
     config = CameraConfig(source="synthetic:320x240@30")
-    camera = Camera(name, config, EncoderConfig(), ["thing"], batcher.tracking, batcher.wake)
+    camera = Camera(name, config, EncoderConfig(), batcher.wake)
     batcher.add(camera)
     return camera
 
@@ -116,7 +116,7 @@ def test_a_camera_that_is_down_keeps_nobody_waiting(detector: Detector, tmp_path
     batcher = batcher_of(detector, max_batch=4, max_wait_ms=1000)
     first = camera_of("first", batcher)
     config = CameraConfig(source=str(tmp_path / "missing.mp4"))
-    dead = Camera("dead", config, EncoderConfig(), ["thing"], batcher.tracking, batcher.wake)
+    dead = Camera("dead", config, EncoderConfig(), batcher.wake)
     batcher.add(dead)
     first.pending.put(frame_of(0))
     assert batcher._collecting_s() != 0, "it may still come"

@@ -66,8 +66,8 @@ async def test_each_message_is_of_a_picture_that_was_sent(codec: Codec) -> None:
                     assert (await http.put(f"{peer.location}?height=90")).status_code == 204
                 message = await asyncio.wait_for(socket.recv(), 5)
                 assert isinstance(message, bytes)
-                timestamp, version, width, height, count, track = struct.unpack_from(">IBHHHI", message)
-                assert (version, count, len(message)) == (1, 1, 4 + 7 + 26)
+                timestamp, version, width, height, _, count, track = struct.unpack_from(">IBHHIHI", message)
+                assert (version, count, len(message)) == (2, 1, 4 + 11 + 26)
                 sizes.add((width, height))
                 assert timestamp not in announced, "each picture is announced once"
                 announced[timestamp] = track

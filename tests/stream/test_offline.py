@@ -93,15 +93,15 @@ class Keeps:
 
 
 def test_the_video_shows_each_frames_own_boxes(clip: Path, detector: Detector, tmp_path: Path) -> None:
-    video, kept, names = tmp_path / "drawn.mp4", Keeps(), detector.spec.names
+    video, kept = tmp_path / "drawn.mp4", Keeps()
     with (
         closing(open_source(str(clip), SourceOptions(pace="lossless"))) as source,
-        annotated(video, names) as video_out,
+        annotated(video) as video_out,
     ):
         run(source, detector, Tracker(), write=kept, video_out=video_out, progress=False)
     with av.open(str(video)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
-        annotator, count = Annotator(names), 0
+        annotator, count = Annotator(), 0
         for drawn, (frame, tracks) in zip(container.decode(video=0), kept.rows, strict=True):
             assert drawn.time == pytest.approx(frame.time_s, abs=0.002)
             expected = annotator.draw(frame.picture, tracks).to_ndarray()
@@ -138,7 +138,7 @@ def test_an_interrupted_run_keeps_what_was_done(
     out, video = tmp_path / "rows.txt", tmp_path / "drawn.mp4"
     source = open_source(str(clip), SourceOptions(pace="lossless"))
     with pytest.raises(KeyboardInterrupt):
-        with opened(kind, out, detector.spec.names) as rows, annotated(video, detector.spec.names) as film:
+        with opened(kind, out, detector.spec.names) as rows, annotated(video) as film:
             run(source, Stops(detector, 12), Tracker(), write=rows, video_out=film, progress=False)
     source.close()
     assert not out.exists()
@@ -282,7 +282,7 @@ def test_odd_changing_and_jumping_pictures_make_one_video(tmp_path: Path) -> Non
     path = tmp_path / "odd.mp4"
     sizes = [(853, 481), (853, 481), (320, 240), (640, 480)]
     times = [5.0, 5.1, 5.1, 5.5]
-    with annotated(path, ["person"]) as film:
+    with annotated(path) as film:
         for index, ((width, height), time_s) in enumerate(zip(sizes, times, strict=True)):
             picture = VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), format="rgb24")
             film.write(Frame(picture.reformat(format="yuv420p"), index, time_s, 0.0), Tracks.empty())

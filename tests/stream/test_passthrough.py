@@ -47,7 +47,7 @@ needs_gstreamer = pytest.mark.skipif(missing() is not None, reason=str(missing()
 def playing(source: object, **settings: object) -> Iterator[Camera]:
     """A camera called ``door`` that runs; nobody detects."""
     config = CameraConfig(source=str(source), **settings)
-    camera = Camera("door", config, EncoderConfig(), ["a"], TrackerParameters(), lambda: None)
+    camera = Camera("door", config, EncoderConfig(), lambda: None)
     camera.start()
     try:
         yield camera
@@ -130,7 +130,8 @@ async def test_tracks_are_of_the_pictures_own_time(tmp_path: Path) -> None:
                 if frame.index % 5 == 0:
                     left = 10 + 20 * frame.time_s
                     boxes = np.array([[left, 60, left + 60, 140]], np.float32)
-                    camera.detected(frame, Detections(boxes, np.array([0.95], np.float32), np.zeros(1, int)))
+                    sure = np.array([0.95], np.float32)
+                    camera.detected(frame, Detections(boxes, sure, np.zeros(1, int)), TrackerParameters())
 
         thread = threading.Thread(target=detect)
         thread.start()
@@ -147,10 +148,10 @@ async def test_tracks_are_of_the_pictures_own_time(tmp_path: Path) -> None:
         ours = [bytes(data)[16:] for data in picture.side_data if bytes(data)[:16] == TRACKS_UUID.bytes]
         assert index is not None
         assert len(ours) == 1
-        *_, count = struct.unpack_from(">BHHH", ours[0])
+        *_, count = struct.unpack_from(">BHHIH", ours[0])
         if index > 30:  # by then it is sure and its speed known
             assert count == 1
-            off.append(struct.unpack_from(">f", ours[0], 7 + 10)[0] - (10 + 20 * index / RATE))
+            off.append(struct.unpack_from(">f", ours[0], 11 + 10)[0] - (10 + 20 * index / RATE))
     print(f"{len(off)} boxes, at most {np.abs(off).max():.2f} pixels off")
     assert len(off) > 25
     assert np.abs(off).max() < 0.6, "a picture sooner or later is 0.67"

@@ -22,7 +22,7 @@ from stream.detector import Detector
 from stream.frames import Detections, Frame, Tracks
 from stream.pipeline import Pipeline
 from stream.sources import SourceOptions, open_source
-from stream.tracking import Tracker, View
+from stream.tracking import Tracker, TrackerParameters, View
 from stream.webrtc.rendition import Rendition
 
 
@@ -42,9 +42,9 @@ def test_lossless_detects_every_frame_once_and_in_order(bikes: Path, detector: D
     indices: list[int] = []
     update = camera.detected
 
-    def note(frame: Frame, detections: Detections) -> Tracks:
+    def note(frame: Frame, detections: Detections, tracking: TrackerParameters) -> Tracks:
         indices.append(frame.index)
-        return update(frame, detections)
+        return update(frame, detections, tracking)
 
     camera.detected = note  # type: ignore[method-assign]
     pipeline.start()
@@ -261,20 +261,20 @@ def write_black_clip(path: Path, side: int, count: int) -> None:
 
 def test_another_picture_size_forgets_the_tracks_of_the_old(detector: Detector) -> None:
     pipeline = Pipeline(AppConfig(cameras={"one": CameraConfig(source="demo")}), detector)
-    camera = pipeline.cameras["one"]
+    camera, tracking = pipeline.cameras["one"], pipeline.batchers["default"].tracking
     box = Detections(
         np.array([[1000, 400, 1100, 700]], np.float32), np.array([0.9], np.float32), np.zeros(1, np.int64)
     )
     for index in range(10):
-        large = camera.detected(
-            Frame(VideoFrame(1280, 720, "yuv420p"), index, index / 25, time.monotonic()), box
-        )
+        frame = Frame(VideoFrame(1280, 720, "yuv420p"), index, index / 25, time.monotonic())
+        large = camera.detected(frame, box, tracking)
     assert len(large) == 1
     small = Frame(VideoFrame(640, 360, "yuv420p"), 10, 10 / 25, time.monotonic())
-    assert len(camera.detected(small, Detections.empty())) == 0
+    assert len(camera.detected(small, Detections.empty(), tracking)) == 0
     half = Detections(box.boxes / 2, box.scores, box.classes)
     for index in range(11, 21):
-        again = camera.detected(Frame(small.picture, index, index / 25, time.monotonic()), half)
+        frame = Frame(small.picture, index, index / 25, time.monotonic())
+        again = camera.detected(frame, half, tracking)
     assert again.ids[0] > large.ids[0]
 
 

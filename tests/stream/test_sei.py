@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import av
 import numpy as np
@@ -29,15 +30,17 @@ def some(count: int, seed: int = 0) -> Tracks:
         ids=random.integers(1, 1 << 31, count),
         ages_s=random.uniform(0, 1e4, count).astype(np.float32),
         coasting=random.integers(0, 2, count).astype(bool),
+        names=("person", "bus"),
     )
 
 
 def read(data: bytes) -> tuple[tuple[int, int], list[tuple[float, ...]]]:
     """Size and tracks of what follows the UUID, number by number."""
-    version, width, height, count = struct.unpack_from(">BHHH", data)
-    assert version == 1
-    assert len(data) == 7 + 26 * count
-    return (width, height), [struct.unpack_from(">IHBBH4f", data, 7 + 26 * row) for row in range(count)]
+    version, width, height, classes, count = struct.unpack_from(">BHHIH", data)
+    assert version == 2
+    assert classes == zlib.crc32(b"person\nbus")
+    assert len(data) == 11 + 26 * count
+    return (width, height), [struct.unpack_from(">IHBBH4f", data, 11 + 26 * row) for row in range(count)]
 
 
 def test_ffmpeg_finds_the_tracks_of_each_picture() -> None:
@@ -79,7 +82,7 @@ def test_it_stands_before_the_first_slice() -> None:
 
 def test_only_the_surest_go_along() -> None:
     tracks = some(MOST_TRACKS + 50)
-    ids = np.frombuffer(tracks_record(tracks, 1280, 720)[7:], sei._TRACK)["id"]
+    ids = np.frombuffer(tracks_record(tracks, 1280, 720)[11:], sei._TRACK)["id"]
     surest = tracks.ids[np.argsort(-tracks.scores, kind="stable")[:MOST_TRACKS]]
     np.testing.assert_array_equal(ids, surest)
 

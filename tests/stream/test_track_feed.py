@@ -65,7 +65,7 @@ async def test_who_enters_is_told_and_a_camera_that_is_removed_lets_its_listener
 
 
 async def test_listeners_are_bounded() -> None:
-    feed = TrackFeed(["person"])
+    feed = TrackFeed()
     listeners = [feed.subscribe() for _ in range(MOST_LISTENERS)]
     with pytest.raises(SignallingError, match="32 listen"):
         feed.subscribe()
