@@ -67,6 +67,7 @@ QUICK = {"input": "input_height: 64, input_width: 96", "frozen": "6", "mosaic": 
 SMALL = {name: value for name, value in QUICK.items() if name != "rate"}
 
 
+@pytest.mark.slow
 def test_it_learns_a_handful_of_pictures(tmp_path: Path, shapes: Path) -> None:
     recipe = _recipe(tmp_path, shapes, 6, repeat="8", validate_every="6", precision="float32", **QUICK)
     model, meta = load_checkpoint(train(recipe))
