@@ -333,7 +333,9 @@ def _resume(
         )
     trainer.restore(content)
     console.print(f"resuming {path} after epoch {trainer.epoch}")
-    if content["ap50"] is None:  # it may have been killed between its last epoch and that one's validation
+    # It may have been killed between its last epoch and that one's validation. As the first process read it: that one
+    # replaces the file next.
+    if trainer.ranks.agreed(content["ap50"] is None):
         metrics = _judge(trainer, validation, report)
         if metrics is not None:
             console.print(f"epoch {trainer.epoch}/{trainer.recipe.schedule.epochs}{_said(metrics)}")
