@@ -15,7 +15,7 @@ import numpy as np
 
 from models.coco import Example
 from models.letterbox import PAD_VALUE, Letterbox
-from models.mixing import mixed, pasted
+from models.mixing import Objects, mixed, pasted
 from models.sample import FloatBoxes, Picture, Sample
 
 _MIN_SIDE_PX = 3.0
@@ -80,15 +80,20 @@ def augmented(
     input_width: int,
     augmentation: Augmentation,
     rng: np.random.Generator,
+    objects: Objects | None = None,
 ) -> Sample:
-    """A random sample around ``examples[index]``; a mosaic draws three more pictures."""
+    """A random sample around ``examples[index]``; a mosaic draws three more pictures.
+
+    Args:
+        objects: those that may be pasted; by default found anew, which takes a look at all examples.
+    """
     canvas = Rectangle(0, 0, input_width, input_height)
     sample = _composed(examples, index, canvas, augmentation, rng)
     if rng.random() < augmentation.mixup:
         other = _composed(examples, int(rng.integers(len(examples))), canvas, augmentation, rng)
         sample = mixed(sample, other, float(rng.uniform(*_MIXED)))
     if rng.random() < augmentation.paste:
-        sample = pasted(sample, examples, rng)
+        sample = pasted(sample, objects or Objects.of(examples), rng)
     return replace(sample, image=_recolour(sample.image, augmentation, rng))
 
 

@@ -19,14 +19,34 @@ class GridDetector(Detector):
     :func:`models.grid.grid`.
     """
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to the maps that are predicted from, (B, ?, h, w) at strides 8, 16, 32."""
+        raise NotImplementedError
+
+    def predict(self, maps: list[Tensor]) -> Tensor:
+        """:meth:`features` to raw predictions (B, N, 5 + C)."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to raw predictions (B, N, 5 + C)."""
+        return self.predict(self.features(images))
+
     def decode(self, images: Tensor, proposals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Candidates, one a cell; a score is objectness times class probability."""
-        raw = self(images).float()
+        return self.decode_of(self.features(images), images)
+
+    def decode_of(self, maps: list[Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`decode` where the :meth:`features` of the images are known."""
+        raw = self.predict(maps).float()
         where = grid(images.shape[2], images.shape[3], raw.device)
         return decode_boxes(raw, where), raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        raw = self(images)
+        return self.losses_of(self.features(images), images, targets)
+
+    def losses_of(self, maps: list[Tensor], images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """:meth:`losses` where the :meth:`features` of the images are known."""
+        raw = self.predict(maps)
         with torch.autocast(images.device.type, enabled=False):
             where = grid(images.shape[2], images.shape[3], images.device)
             return detection_loss(raw.float(), where, targets).weighted()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.augment import Augmentation, augmented
 from models.coco import Example
 from models.errors import DataError
+from models.mixing import Objects
 from models.ranks import Ranks
 from models.sample import Sample
 from models.target import Target
@@ -66,6 +68,10 @@ class EpochSamples(Dataset[Sample | DataError]):
             for step, part in enumerate(parts)
         ]
 
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects.of(self.examples)
+
     def _size(self, part: float) -> tuple[int, int]:
         height, width = (
             max(1, round(part * side / _CELL_PX)) for side in (self.input_height, self.input_width)
@@ -77,7 +83,7 @@ class EpochSamples(Dataset[Sample | DataError]):
         index, height, width = place
         rng = np.random.default_rng((self.seed, self.epoch, index))
         try:
-            return augmented(self.examples, index, height, width, self.augmentation, rng)
+            return augmented(self.examples, index, height, width, self.augmentation, rng, self._objects)
         except DataError as error:
             return error
 

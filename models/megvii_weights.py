@@ -1,6 +1,7 @@
-"""Megvii's published YOLOX files (``yolox_s.pth`` and its kin) into :class:`models.megvii_yolox.MegviiYolox`.
+"""Megvii's published files (``yolox_s.pth``, ``yolox_s.onnx``) into :class:`models.megvii_yolox.MegviiYolox`.
 
-A file is a dict that has the state dict under ``model``. It does not name its classes: 80 are taken to be
+A ``.pth`` is a dict that has the state dict under ``model``; ``.onnx`` files have the same weights
+(:mod:`models.megvii_onnx`). A file does not name its classes: 80 are taken to be
 COCO's. Nor does it tell the order and range of its pixels: before YOLOX 0.1.1 they were others than here.
 Knows nothing of recipes.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 from models.backbones.published import fitting, other_file, read_tensors
 from models.coco_names import COCO_NAMES
 from models.errors import DataError
+from models.megvii_onnx import tensors_of_onnx
 from models.megvii_yolox import SIZES, MegviiYolox, MegviiYoloxConfig, SizeName
 
 _EXPECTED = "a YOLOX checkpoint of Megvii's, such as yolox_s.pth"
@@ -57,7 +59,8 @@ def read_megvii(path: Path) -> MegviiFile:
     Raises:
         DataError: it is missing, or is not a YOLOX of one of Megvii's sizes.
     """
-    tensors = read_tensors(path, _EXPECTED, inside="model")
+    onnx = path.suffix == ".onnx"
+    tensors = tensors_of_onnx(path) if onnx else read_tensors(path, _EXPECTED, inside="model")
     missing = [key for key in (_STEM, _CLASS_BIAS) if key not in tensors or not tensors[key].ndim]
     if missing:
         raise other_file(path, f"tensor {missing[0]!r} is missing or one number", _EXPECTED)

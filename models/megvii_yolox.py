@@ -148,9 +148,12 @@ class MegviiYolox(GridDetector):
         """uint8 RGB (B, H, W, 3) to float32 BGR (B, 3, H, W), 0 to 255."""
         return images.permute(0, 3, 1, 2).flip(1).float()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to raw predictions (B, N, 5 + C), see :class:`GridDetector`."""
-        raw: Tensor = self.head(self.backbone(images))
+    def features(self, images: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.backbone(images)
+        return maps
+
+    def predict(self, maps: list[Tensor]) -> Tensor:
+        raw: Tensor = self.head(maps)
         return raw
 
     def start_from_imagenet(self) -> None:

@@ -5,11 +5,13 @@ Knows nothing of how samples are made from pictures.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from models.coco import Example
 from models.sample import Sample
@@ -36,19 +38,40 @@ def mixed(first: Sample, second: Sample, share: float) -> Sample:
     return Sample(np.asarray(image, np.uint8), **both)
 
 
-def pasted(sample: Sample, examples: Sequence[Example], rng: np.random.Generator) -> Sample:
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The annotated objects of all pictures that are large enough to be shown elsewhere, by their classes."""
+
+    examples: Sequence[Example]
+    by_class: tuple[npt.NDArray[np.int64], ...]
+    """Of each class that has any, int64 (K, 2): in which picture, and which of its boxes."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Objects:
+        found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for index, example in enumerate(examples):
+            large = ((example.boxes[:, 2:] - example.boxes[:, :2]) >= _LEAST_PX).all(1)
+            for row in np.flatnonzero(large).tolist():
+                found[int(example.classes[row])].append((index, row))
+        return cls(examples, tuple(np.array(found[each]) for each in sorted(found)))
+
+    def draw(self, rng: np.random.Generator) -> tuple[Example, int]:
+        """A picture and which of its boxes: every class is as likely, so that rare ones are seen too."""
+        places = self.by_class[int(rng.integers(len(self.by_class)))]
+        index, row = places[int(rng.integers(len(places)))].tolist()
+        return self.examples[index], row
+
+
+def pasted(sample: Sample, objects: Objects, rng: np.random.Generator) -> Sample:
     """The sample with an object of another picture in it, cut out as its box is (Dwibedi et al., arXiv 1708.01642).
 
-    As it was, where the picture drawn has no object that is large enough.
+    As it was, where no picture has an object that is large enough.
     """
-    example = examples[int(rng.integers(len(examples)))]
-    sides = example.boxes[:, 2:] - example.boxes[:, :2]
-    large = np.flatnonzero((sides >= _LEAST_PX).all(1))
-    if not len(large):
+    if not objects.by_class:
         return sample
-    row = int(rng.choice(large))
-    width, height = sides[row].tolist()
-    x1, y1, x2, y2 = example.boxes[row]
+    example, row = objects.draw(rng)
+    x1, y1, x2, y2 = example.boxes[row].tolist()
+    width, height = x2 - x1, y2 - y1
     left, top = int(max(0, x1 - _MARGIN * width)), int(max(0, y1 - _MARGIN * height))
     right, bottom = int(x2 + _MARGIN * width + 1), int(y2 + _MARGIN * height + 1)
     part = example.read()[top:bottom, left:right]

@@ -139,6 +139,8 @@ class DistillationPart(Strict):
     """The checkpoint of a stronger detector of the same cells, that knows all of the classes."""
     weight: Positive = 1.0
     """Of what it teaches, beside what annotations do."""
+    imitation: Annotated[float, Field(ge=0)] = 0.0
+    """Of its feature maps, which the student then imitates."""
 
 
 class Recipe(Strict):

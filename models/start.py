@@ -27,6 +27,7 @@ from models.coco_names import COCO_NAMES
 from models.detector import Detector
 from models.errors import RecipeError
 from models.families import FAMILIES
+from models.megvii_onnx import folded_norm, is_megvii_onnx
 from models.megvii_weights import detector_of, read_megvii
 from models.megvii_weights import start_from as start_from_megvii
 from models.megvii_yolox import MegviiYolox
@@ -60,7 +61,9 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
         )
     if is_megvii(path):
         _check_family(model, MegviiYolox.family, start)
-        return start_from_megvii(cast(MegviiYolox, model), path)
+        said = start_from_megvii(cast(MegviiYolox, model), path)
+        restore_statistics(model, _chosen(examples))
+        return said
     if path.suffix != ".onnx":
         other, meta = load_checkpoint(path)
         _check_family(model, meta.family, start)
@@ -68,10 +71,15 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
     else:
         state, names = weights_of_onnx(path, model)
         taken = adopt(model, state, names, start)
-        chosen = np.unique(np.linspace(0, len(examples) - 1, min(_PICTURES, len(examples))).astype(int))
-        restore_statistics(model, [examples[index] for index in chosen.tolist()])
+        restore_statistics(model, _chosen(examples))
     anew = [name for name in model.config.names if name not in taken]
     return f"starting from {start}" + (f"; anew: {', '.join(anew)}" if anew else "")
+
+
+def _chosen(examples: Sequence[Example]) -> list[Example]:
+    """Those that statistics are taken from: every so many, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(examples) - 1, min(_PICTURES, len(examples))).astype(int))
+    return [examples[index] for index in places.tolist()]
 
 
 def load_detector(path: Path, input_height: int, input_width: int) -> Detector:
@@ -79,7 +87,7 @@ def load_detector(path: Path, input_height: int, input_width: int) -> Detector:
 
     Raises:
         CheckpointError: it is no checkpoint.
-        DataError: it is called ``.pth`` and is not a YOLOX of one of Megvii's sizes.
+        DataError: it is called ``.pth`` or ``.onnx`` and is not a YOLOX of one of Megvii's sizes.
     """
     if not is_megvii(path):
         return load_checkpoint(path)[0]
@@ -89,8 +97,8 @@ def load_detector(path: Path, input_height: int, input_width: int) -> Detector:
 
 
 def is_megvii(path: Path) -> bool:
-    """Whether a file of torch's is to be read as Megvii's: theirs are called ``.pth``, and are no checkpoints."""
-    return path.suffix == ".pth" and not is_checkpoint(path)
+    """Whether a file is to be read as Megvii's: theirs are called ``.pth`` or ``.onnx``, and are not lookout's."""
+    return is_megvii_onnx(path) or (path.suffix == ".pth" and not is_checkpoint(path))
 
 
 def weights_of_onnx(path: Path, model: Detector) -> tuple[State, tuple[str, ...]]:
@@ -124,7 +132,7 @@ def weights_of_onnx(path: Path, model: Detector) -> tuple[State, tuple[str, ...]
     for convolution, norm in _norms_after(model).items():
         bias = kept.get(f"{convolution}.weight_bias", kept.get(f"{convolution}.bias"))
         if f"{norm}.running_var" not in state and bias is not None:
-            state |= _identity(norm, model.get_submodule(norm), bias)
+            state |= folded_norm(norm, bias, model.get_submodule(norm))
     return state, tuple(json.loads(said["names"]))
 
 
@@ -196,18 +204,6 @@ def _check_family(model: Detector, family: str, start: str) -> None:
         raise RecipeError(
             f"model.start: {start}: is a {family} model, the recipe's is a {model.family}; give one of that family"
         )
-
-
-def _identity(name: str, norm: nn.Module, bias: Tensor) -> State:
-    assert isinstance(norm, nn.BatchNorm2d)
-    one = torch.ones_like(bias)
-    return {
-        f"{name}.weight": one,
-        f"{name}.bias": bias,
-        f"{name}.running_mean": 0 * one,
-        f"{name}.running_var": one - norm.eps,
-        f"{name}.num_batches_tracked": torch.tensor(0),
-    }
 
 
 def _is_identity(norm: nn.BatchNorm2d) -> bool:

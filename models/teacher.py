@@ -2,7 +2,8 @@
 
 A teacher needs no annotations, so pictures without any are of use, and what annotators left out is learned all the
 same. Teacher and student look at the same augmented picture (Beyer et al., arXiv 2106.05237); soft scores carry more
-than boxes that were decided upon (Hinton et al., arXiv 1503.02531).
+than boxes that were decided upon (Hinton et al., arXiv 1503.02531). Scores say something where objects are, feature
+maps everywhere: a student may imitate those too (Cao et al., arXiv 2207.02039).
 
 Knows nothing of files or recipes.
 """
@@ -13,25 +14,67 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from models.detector import Detector
+from models.grid_detector import GridDetector
 from models.target import Target, Taught
+
+
+class Imitation(nn.ModuleList):
+    """How far a student's feature maps are from its teacher's, whatever the scale of each channel.
+
+    A convolution of 1x1 a stride, which learns along and is of no use afterwards, first brings the student's channels
+    to the teacher's.
+    """
+
+    def __init__(self, channels: Sequence[int], wanted: Sequence[int]) -> None:
+        super().__init__(nn.Conv2d(*pair, 1, bias=False) for pair in zip(channels, wanted, strict=True))
+
+    def forward(self, maps: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """1 less the correlation of each channel with the teacher's, averaged: float32, 0 to 2.
+
+        Args:
+            maps, wanted: of student and teacher, (B, ?, h, w) a stride.
+        """
+        pairs = [
+            (_standard(layer(own)), _standard(other))
+            for layer, own, other in zip(self, maps, wanted, strict=True)
+        ]
+        return torch.stack([functional.mse_loss(own, other) for own, other in pairs]).mean() / 2
+
+
+def _standard(maps: Tensor) -> Tensor:
+    """Each channel with mean 0 and deviation 1 over the batch."""
+    return functional.batch_norm(maps.float(), None, None, training=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
     """A detector in evaluation mode that has a cell wherever the student has one, and sees its classes."""
 
-    model: Detector
+    model: GridDetector
     columns: Tensor
     """int64 (C,): the teacher's index of each of the student's classes."""
     weight: float
     """Of what it teaches, beside what annotations do."""
+    imitation: Imitation | None = None
+    imitation_weight: float = 0.0
 
     @classmethod
-    def of(cls, model: Detector, student: Detector, weight: float, device: torch.device) -> Teacher:
+    def of(
+        cls,
+        model: GridDetector,
+        student: GridDetector,
+        weight: float,
+        imitation_weight: float,
+        device: torch.device,
+    ) -> Teacher:
         """``model`` as teacher of ``student``.
+
+        Args:
+            weight: of what it says, beside what annotations do.
+            imitation_weight: of its feature maps; 0 leaves them alone.
 
         Raises:
             ValueError: it lacks a class, or has other cells.
@@ -41,34 +84,44 @@ class Teacher:
         if lacking:
             raise ValueError(f"does not know {', '.join(lacking)}, only {', '.join(known)}")
         height, width = student.config.input_height, student.config.input_width
-        empty = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-        cells = [_cells(each, empty, device) for each in (model, student)]
+        maps = [
+            _maps(each, torch.zeros(1, height, width, 3, dtype=torch.uint8), device)
+            for each in (student, model)
+        ]
+        cells = [sum(each[0, 0].numel() for each in one) for one in maps]
         if cells[0] != cells[1]:
             raise ValueError(
-                f"has {cells[0]} cells in {width}x{height} pixels, its student {cells[1]}; take another"
+                f"has {cells[1]} cells in {width}x{height} pixels, its student {cells[0]}; take another"
             )
         columns = torch.tensor([known.index(name) for name in wanted], device=device)
-        return cls(model.requires_grad_(False).to(device).eval(), columns, weight)
+        channels = [[each.shape[1] for each in one] for one in maps]
+        imitation = Imitation(*channels).to(device) if imitation_weight else None
+        return cls(
+            model.requires_grad_(False).to(device).eval(), columns, weight, imitation, imitation_weight
+        )
 
     @torch.no_grad()
-    def teach(self, images: Tensor, targets: Sequence[Target]) -> list[Target]:
-        """The targets with what the teacher sees.
+    def teach(self, images: Tensor, targets: Sequence[Target]) -> tuple[list[Target], list[Tensor]]:
+        """The targets with what the teacher sees, and its feature maps.
 
         Args:
             images: uint8 RGB (B, H, W, 3), on the teacher's device.
             targets: of the same B pictures.
         """
-        boxes, scores = self.model.decode(self.model.normalise(images))
-        scores = scores.float()[..., self.columns]
-        return [
+        normal = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
+        maps = self.model.features(normal)
+        boxes, scores = self.model.decode_of(maps, normal)
+        scores = scores[..., self.columns]
+        taught = [
             replace(target, taught=Taught(its_boxes, its_scores))
-            for target, its_boxes, its_scores in zip(targets, boxes.float(), scores, strict=True)
+            for target, its_boxes, its_scores in zip(targets, boxes, scores, strict=True)
         ]
+        return taught, maps
 
 
 @torch.no_grad()
-def _cells(model: Detector, images: Tensor, device: torch.device) -> int:
+def _maps(model: GridDetector, images: Tensor, device: torch.device) -> list[Tensor]:
     was, model = model.training, model.to(device).eval()
-    count = model.decode(model.normalise(images.to(device)))[0].shape[1]
+    maps = model.features(model.normalise(images.to(device)))
     model.train(was)
-    return count
+    return maps

@@ -30,7 +30,7 @@ from models.families import FAMILIES
 from models.lineage.proposal_cache import ProposalCache
 from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
-from models.machine import machine_limits
+from models.machine import keep_freed_memory, machine_limits
 from models.ranks import Ranks, ranks
 from models.recipe import Recipe, load_recipe
 from models.run_report import EVENTS, RunReport
@@ -76,6 +76,7 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
 
 def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path:
     _check_ranks(recipe, these)
+    keep_freed_memory()
     with machine_limits():
         examples, validation = training_data(recipe)
         model = network(recipe)

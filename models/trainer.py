@@ -19,11 +19,12 @@ from models.detector import Detector
 from models.ema import MovingAverage
 from models.errors import LookoutError, RecipeError
 from models.families import FAMILIES
+from models.grid_detector import GridDetector
 from models.loader import Batch
 from models.ranks import Ranks
 from models.recipe import Recipe
 from models.start import load_detector
-from models.teacher import Teacher
+from models.teacher import Imitation, Teacher
 
 _ALONE = Ranks()
 _FINAL_RATE = 0.01
@@ -67,7 +68,19 @@ class Trainer:
             "stale": self.stale,
             "parts": self.parts,
             "random": torch.get_rng_state(),
+            "imitation": None if self.imitation is None else self.imitation.state_dict(),
         }
+
+    @property
+    def imitation(self) -> Imitation | None:
+        """What learns beside the model, and is not part of it."""
+        return None if self.teacher is None else self.teacher.imitation
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Everything that learns."""
+        yield from self.model.parameters()
+        if self.imitation is not None:
+            yield from self.imitation.parameters()
 
     def restore(self, content: dict[str, Any]) -> None:
         """Continue from the content of a ``last.pt``; the learning rates stay the recipe's."""
@@ -83,6 +96,8 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.best_ap50 = state["best_ap50"]
         self.stale, self.parts = state.get("stale", 0), state.get("parts", 1)  # not in older files
+        if self.imitation is not None:
+            self.imitation.load_state_dict(state["imitation"])
         self.epoch = content["epoch"]
         torch.set_rng_state(state["random"])
 
@@ -115,16 +130,17 @@ def build(recipe: Recipe, model: Detector, ranks: Ranks = _ALONE) -> Trainer:
     device = _device(recipe)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = _precision(recipe, device)
+    teacher = _teacher(recipe, model, device)
     return Trainer(
         recipe=recipe,
         device=device,
         model=model,
         average=MovingAverage(model, recipe.schedule.ema_decay),
-        optimiser=_optimiser(model, recipe),
+        optimiser=_optimiser(model, recipe, teacher),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         precision=precision,
         ranks=ranks,
-        teacher=_teacher(recipe, model, device),
+        teacher=teacher,
     )
 
 
@@ -132,9 +148,15 @@ def _teacher(recipe: Recipe, student: Detector, device: torch.device) -> Teacher
     part = recipe.distillation
     if part is None:
         return None
+    size = student.config.input_height, student.config.input_width
+    model = load_detector(part.teacher, *size)
+    if not isinstance(model, GridDetector):
+        raise RecipeError(
+            f"distillation.teacher: {part.teacher} is a {model.family}, expected a detector with cells"
+        )
+    assert isinstance(student, GridDetector)  # the recipe made sure of it
     try:
-        size = student.config.input_height, student.config.input_width
-        return Teacher.of(load_detector(part.teacher, *size), student, part.weight, device)
+        return Teacher.of(model, student, part.weight, part.imitation, device)
     except ValueError as error:
         raise RecipeError(f"distillation.teacher: {part.teacher} {error}") from error
 
@@ -163,9 +185,9 @@ def step(trainer: Trainer, batches: Sequence[Batch], rate: float) -> dict[str, f
                 raise
         trainer.parts *= 2
         torch.cuda.empty_cache()
-    trainer.ranks.average(trainer.model.parameters())
+    trainer.ranks.average(trainer.parameters())
     trainer.scaler.unscale_(trainer.optimiser)
-    norm = nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.recipe.schedule.clip_norm)
+    norm = nn.utils.clip_grad_norm_(trainer.parameters(), trainer.recipe.schedule.clip_norm)
     # A scaler skips steps that overflow, and scales less next time; without scaling that is no remedy.
     if not norm.isfinite() and trainer.scaler.get_scale() <= 1:
         raise _diverged(trainer, "gradient", norm)
@@ -206,8 +228,14 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
     with torch.autocast(device.type, trainer.precision, enabled=mixed):
         if teacher is None:
             return model.losses(images, targets)
-        losses = model.losses(images, teacher.teach(pixels, targets))
-    return {**losses, "taught": losses["taught"] * teacher.weight}
+        assert isinstance(model, GridDetector)
+        targets, wanted = teacher.teach(pixels, targets)
+        maps = model.features(images)
+        losses = model.losses_of(maps, images, targets)
+        losses["taught"] = losses["taught"] * teacher.weight
+        if teacher.imitation is not None:
+            losses["imitation"] = teacher.imitation(maps, wanted) * teacher.imitation_weight
+    return losses
 
 
 def _diverged(trainer: Trainer, what: str, value: Tensor) -> TrainingDiverged:
@@ -244,7 +272,7 @@ def _precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted else torch.float32
 
 
-def _optimiser(model: Detector, recipe: Recipe) -> torch.optim.AdamW:
+def _optimiser(model: Detector, recipe: Recipe, teacher: Teacher | None) -> torch.optim.AdamW:
     """The backbone learns more slowly; biases and batch norm do not decay."""
     schedule = recipe.schedule
     groups = []
@@ -262,4 +290,12 @@ def _optimiser(model: Detector, recipe: Recipe) -> torch.optim.AdamW:
             ]
             decay = schedule.weight_decay if decays else 0.0
             groups.append({"params": chosen, "weight_decay": decay, "highest": highest})
+    if teacher is not None and teacher.imitation is not None:
+        groups.append(
+            {
+                "params": list(teacher.imitation.parameters()),
+                "weight_decay": 0.0,
+                "highest": schedule.learning_rate,
+            }
+        )
     return torch.optim.AdamW(groups, lr=schedule.learning_rate)

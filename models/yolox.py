@@ -117,10 +117,12 @@ class Yolox(GridDetector):
         """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W) as the backbone expects it."""
         return (images.permute(0, 3, 1, 2).float() - PIXEL_MEAN) * (1 / PIXEL_STD)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to raw predictions (B, N, 5 + C), see :class:`GridDetector`."""
-        features = self.neck(self.backbone(images))
-        return torch.cat([head(x) for head, x in zip(self.heads, features, strict=True)], 1)
+    def features(self, images: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.neck(self.backbone(images))
+        return maps
+
+    def predict(self, maps: list[Tensor]) -> Tensor:
+        return torch.cat([head(x) for head, x in zip(self.heads, maps, strict=True)], 1)
 
     def start_from_imagenet(self) -> None:
         self.backbone.load_imagenet()

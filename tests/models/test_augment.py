@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import pytest
 from models.augment import Augmentation, augmented, letterboxed
 from models.coco import Example, load_coco
 from models.letterbox import Letterbox
-from models.mixing import mixed, pasted
+from models.mixing import Objects, mixed, pasted
 from models.sample import Sample
 from tests.models.conftest import SHAPES, draw_shapes
 
@@ -91,7 +93,7 @@ def test_a_pasted_object_is_where_its_box_is(squares: list[Example]) -> None:
     none = np.zeros((0, 4), np.float32)
     gray = Sample(np.full((192, 256, 3), 100, np.uint8), none, np.zeros(0, np.int64), none, none, none)
     for seed in range(12):
-        sample = pasted(gray, squares, np.random.default_rng(seed))
+        sample = pasted(gray, Objects.of(squares), np.random.default_rng(seed))
         assert sample.classes.tolist() == [0]
         (x1, y1, x2, y2), red = sample.boxes[0], _red(sample.image)
         assert (gray.image == 100).all()
@@ -100,11 +102,29 @@ def test_a_pasted_object_is_where_its_box_is(squares: list[Example]) -> None:
         assert red.sum() == 0
 
 
+def test_rare_classes_are_pasted_as_often(squares: list[Example]) -> None:
+    """One of seven pictures shows another class, and one has an object too small to be shown."""
+    small = np.array([[10, 10, 15, 15]], np.float32)
+    examples = [
+        replace(squares[0], classes=np.array([5])),
+        replace(squares[1], boxes=small, classes=np.array([7])),
+        *[squares[1]] * 5,
+    ]
+    objects = Objects.of(examples)
+    rng = np.random.default_rng(0)
+    drawn = Counter(int(example.classes[row]) for example, row in (objects.draw(rng) for _ in range(400)))
+    assert set(drawn) == {0, 5}
+    assert 160 < drawn[5] < 240
+    nothing = Objects.of([replace(examples[1], classes=np.array([0]))])
+    plain = augmented(squares, 0, 192, 256, Augmentation(), rng)
+    assert pasted(plain, nothing, rng) is plain
+
+
 def test_what_a_pasted_object_hides_is_neither_right_nor_wrong(squares: list[Example]) -> None:
     under = augmented(squares, 0, 192, 256, Augmentation(), np.random.default_rng(0))
     hidden = 0
     for seed in range(40):
-        sample = pasted(under, squares, np.random.default_rng(seed))
+        sample = pasted(under, Objects.of(squares), np.random.default_rng(seed))
         assert len(sample.boxes) + len(sample.ignored) == len(under.boxes) + 1
         hidden += len(sample.ignored)
     assert 0 < hidden < 20

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import BatchNorm2d
 
+from models.coco import load_coco
 from models.coco_names import COCO_NAMES
 from models.errors import DataError, RecipeError
 from models.megvii_weights import class_rows, detector_of, read_megvii, start_from
 from models.megvii_yolox import MegviiYolox, MegviiYoloxConfig, SizeName
 from models.recipe import Recipe
-from models.start import load_detector
+from models.start import is_megvii, load_detector
 from models.start import start_from as start_from_any
 from models.trainer import network
 from models.yolox import Yolox, YoloxConfig
@@ -134,6 +137,54 @@ def test_a_recipe_starts_from_a_file(published: tuple[Path, dict[str, Tensor]]) 
     other = Yolox(YoloxConfig(("person",)))
     with pytest.raises(RecipeError, match="is a yolox model, the recipe's is a lookout-yolox"):
         start_from_any(other, str(path), [])
+
+
+@torch.no_grad()
+def test_an_onnx_file_of_theirs_teaches_and_starts(yolox_nano: Path, shapes: Path) -> None:
+    """In evaluation it computes the same after its norms got the statistics of pictures; then it can be trained."""
+    names = ("person", "helmet")
+    teacher = load_detector(yolox_nano, 320, 416)
+    assert teacher.config.names == COCO_NAMES
+    model = network(recipe(size="nano", start=str(yolox_nano)))
+    examples = load_coco(shapes, shapes.parent, ("square", "disc"))
+    said = start_from_any(model, str(yolox_nano), examples)
+    assert (
+        said == "starts from yolox_nano.onnx, a YOLOX-nano of 80 classes; knows person; has to learn helmet"
+    )
+    assert not any(
+        module.running_var.std() == 0 for module in model.modules() if isinstance(module, BatchNorm2d)
+    )
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (1, 320, 416, 3), dtype=torch.uint8)
+    (boxes, scores), (wanted_boxes, wanted) = (
+        each.eval().decode(each.normalise(images)) for each in (model, teacher)
+    )
+    assert model.config.names == names
+    torch.testing.assert_close(boxes, wanted_boxes, atol=0.05, rtol=1e-3)
+    torch.testing.assert_close(scores[..., 0], wanted[..., 0], atol=1e-4, rtol=0)
+
+
+def test_other_onnx_files_are_refused(yolox_nano: Path, tmp_path: Path) -> None:
+    file = onnx.load(str(yolox_nano))
+    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    assert is_megvii(yolox_nano)
+    assert not is_megvii(Path("models/weights/lookout-nano.onnx"))
+    path = tmp_path / "other.onnx"
+    for message, change in (
+        (
+            "it has 112 convolutions, YOLOX-nano 113; expected an ONNX file that Megvii",
+            convolutions[-1].Clear,
+        ),
+        ("it has convolutions without a constant kernel and bias", lambda: convolutions[3].input.pop()),
+        ("it has no convolutions", lambda: file.graph.ClearField("node")),
+    ):
+        change()
+        onnx.save(file, str(path))
+        with pytest.raises(DataError, match=f"other.onnx: {message}"):
+            read_megvii(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(DataError, match=r"other\.onnx: cannot be read \(DecodeError\)"):
+        read_megvii(path)
 
 
 def test_a_file_is_a_detector(published: tuple[Path, dict[str, Tensor]]) -> None:

@@ -24,9 +24,10 @@ from models.coco import load_coco
 from models.coco_names import COCO_NAMES
 from models.letterbox import Letterbox
 from models.megvii_yolox import SIZES, MegviiYolox, MegviiYoloxConfig, SizeName
+from models.start import restore_statistics
 from models.target import Target
 from tests.models.backbones.fill import picture, weights
-from tests.models.published_yolox import nano_from_onnx, restore_norms
+from tests.models.published_yolox import nano_from_onnx
 
 FACTS: dict[SizeName, Any] = json.loads(Path(__file__).with_name("megvii_facts.json").read_text())
 MILLIONS = {"nano": 0.91, "tiny": 5.06, "s": 8.97, "m": 25.33, "l": 54.21, "x": 99.07}
@@ -126,7 +127,7 @@ def test_published_weights_train_on_from_where_they_are(yolox_nano: Path, shared
     ]
     model = nano_from_onnx(yolox_nano)
     images = model.normalise(torch.from_numpy(np.stack(given)))
-    restore_norms(model, images)
+    restore_statistics(model, examples)
     new = MegviiYolox(model.config)
     with torch.no_grad():
         losses, untrained = model.train().losses(images, targets), new.train().losses(images, targets)

@@ -10,12 +10,13 @@ import torch
 
 from models.annotations import unlabelled
 from models.boxes import paired_iou
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from models.errors import DataError, RecipeError
 from models.grid import decode_boxes, grid
 from models.losses import taught_loss
 from models.recipe import load_recipe
 from models.target import Taught
+from models.teacher import Imitation
 from models.train import train
 from models.trainer import build, network
 from models.yolox import Yolox, YoloxConfig
@@ -61,6 +62,51 @@ def test_the_loss_is_least_where_the_student_says_what_the_teacher_says() -> Non
     said = raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
     torch.testing.assert_close(said, scores, atol=0.02, rtol=0)
     assert paired_iou(decode_boxes(raw, where), boxes).min() > 0.8
+
+
+def test_imitation_asks_for_the_same_maps_at_any_scale() -> None:
+    torch.manual_seed(0)
+    wanted = [torch.randn(2, 6, 5, 7), torch.randn(2, 4, 3, 4)]
+    imitation = Imitation([6, 4], [6, 4])
+    with torch.no_grad():
+        for layer, channels in zip(imitation, (6, 4), strict=True):
+            layer.weight.copy_(torch.eye(channels)[..., None, None])  # type: ignore[union-attr,operator]
+        assert imitation(wanted, wanted) < 1e-4
+        assert imitation([3 * each + 1 for each in wanted], wanted) < 1e-4
+        assert abs(imitation([-each for each in wanted], wanted) - 2) < 1e-3
+        assert abs(imitation([torch.randn_like(each) for each in wanted], wanted) - 1) < 0.2
+    own = [torch.randn(2, 8, 5, 7), torch.randn(2, 8, 3, 4)]
+    imitation = Imitation([8, 8], [6, 4])
+    optimiser = torch.optim.Adam(imitation.parameters(), 0.05)
+    seen = []
+    for _ in range(60):
+        loss = imitation(own, wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.75 * seen[0]
+
+
+def test_what_imitates_learns_and_is_kept(tmp_path: Path, shapes: Path) -> None:
+    """The convolutions beside the student are in ``last.pt``, so that a resumed training has them."""
+    teacher = tmp_path / "teacher.pt"
+    save_checkpoint(teacher, Yolox(YoloxConfig(SHAPES, HEIGHT, WIDTH, 12, 24)), 1, None)
+    source = f"annotations: {shapes}, images: {shapes.parent}"
+    more = f"distillation: {{teacher: {teacher}, imitation: 2}}"
+    path = _recipe(tmp_path, "student", source, shapes, 1, more)
+    train(path)
+    content = read_checkpoint(tmp_path / "runs" / "student" / "last.pt")
+    recipe = load_recipe(path)
+    trainer = build(recipe, network(recipe))
+    assert trainer.imitation is not None
+    begun = {name: value.clone() for name, value in trainer.imitation.state_dict().items()}
+    trainer.restore(content)
+    kept = content["training"]["imitation"]
+    for name, value in trainer.imitation.state_dict().items():
+        assert value.equal(kept[name])
+        assert not value.equal(begun[name])
+    assert not any(name.startswith("imitation") for name in content["weights"])
 
 
 @pytest.mark.slow
