@@ -11,7 +11,6 @@ from.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 from ruamel.yaml import YAML
 
@@ -31,8 +29,8 @@ from models.train import train
 from stream.detector import Detector
 from stream.evaluate import evaluate
 from stream.label import Wishes, label_to_files
+from tests.benchmarks.clip_truth import CLASS, write_frames, write_truth
 
-CLASS = "person"
 TESTED = 100
 """Pictures of the second half at most, and no more than are learned from."""
 SCORE = 0.001
@@ -43,7 +41,7 @@ def run(clip: Path, truth: Path, teacher: Path, out: Path, frames: int, epochs: 
     began = time.monotonic()
     learned, tested = (out / name for name in ("first", "second"))
     count = cut(clip, learned, tested, frames)
-    boxes = write_truth(truth, tested)
+    boxes = write_truth(truth, tested, out / "truth.json")
     model = Detector(ensure_contract(teacher, _say))
     labels = out / "labels.json"
     wishes = Wishes(names=(CLASS,))
@@ -72,48 +70,8 @@ def cut(clip: Path, learned: Path, tested: Path, frames: int) -> int:
     half = length // 2
     chosen = dict.fromkeys(_even(0, half, frames), learned)
     chosen |= dict.fromkeys(_even(half, length, min(TESTED, frames)), tested)
-    for folder in (learned, tested):
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.jpg"):
-            old.unlink()
-    with av.open(str(clip)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in chosen:
-                quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
-                cv2.imwrite(
-                    str(chosen[index] / f"{index + 1:06d}.jpg"), frame.to_ndarray(format="bgr24"), quality
-                )
+    write_frames(clip, chosen)
     return sum(folder == learned for folder in chosen.values())
-
-
-def write_truth(mot: Path, tested: Path) -> int:
-    """The true boxes of the tested pictures as COCO JSON; what MOTChallenge says not to count is a crowd."""
-    images, boxes = {}, []
-    for file in sorted(tested.glob("*.jpg")):
-        height, width = cv2.imread(str(file)).shape[:2]
-        images[int(file.stem)] = {
-            "id": int(file.stem),
-            "file_name": file.name,
-            "width": width,
-            "height": height,
-        }
-    with mot.open(newline="") as opened:
-        for frame, _, left, top, width, height, counts, *_ in csv.reader(opened):
-            if int(frame) not in images:
-                continue
-            x, y, w, h = map(float, (left, top, width, height))
-            picture = images[int(frame)]
-            corners = np.clip([x, y, x + w, y + h], 0, [picture["width"], picture["height"]] * 2).tolist()
-            box = [corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1]]
-            if min(box[2:]) > 0:
-                crowd = int(float(counts) == 0)
-                number = len(boxes) + 1
-                boxes.append(
-                    {"id": number, "image_id": int(frame), "category_id": 1, "bbox": box, "iscrowd": crowd}
-                )
-    document = {"images": [*images.values()], "annotations": boxes, "categories": [{"id": 1, "name": CLASS}]}
-    (tested.parent / "truth.json").write_text(json.dumps(document))
-    return len(boxes)
 
 
 def write_recipe(out: Path, labels: Path, pictures: Path, epochs: int) -> Path:
