@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,20 @@ def test_names_decide_and_more_pictures_change_nothing() -> None:
         assert {each.image_id for each in part.annotations} == {picture.image_id for picture in part.pictures}
     before = {picture.file_name for picture in hold_out(_file(1000), 0.1)[1].pictures}
     assert before == {each.file_name for each in measure.pictures if int(each.file_name[:-4]) < 1000}
+
+
+def test_pictures_of_one_minute_stay_together() -> None:
+    first, minute = 1_790_000_000_000 // 60_000 * 60_000, 60_000
+    file = _file(1200)
+    pictures = tuple(
+        replace(each, file_name=f"shots/{first + index * minute // 6}.jpg")
+        for index, each in enumerate(file.pictures)
+    )
+    learn, measure = hold_out(replace(file, pictures=pictures), 0.2)
+    minutes = [{int(each.file_name[6:-4]) // minute for each in part.pictures} for part in (learn, measure)]
+    assert minutes[0].isdisjoint(minutes[1])
+    assert len(minutes[1]) == pytest.approx(40, abs=17)
+    assert len(measure.pictures) == 6 * len(minutes[1])
 
 
 def test_numbers_of_several_files_do_not_meet() -> None:
