@@ -44,10 +44,10 @@ class Separable(nn.Sequential):
         super().__init__(
             DepthwiseConv2d(channels, kernel, stride, kernel // 2),
             nn.BatchNorm2d(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
 
@@ -57,7 +57,9 @@ class Neck(nn.Module):
     def __init__(self, channels: tuple[int, int, int], width: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+            )
             for inputs in channels
         )
         self.down_path = nn.ModuleList(Separable(width, 5) for _ in range(2))

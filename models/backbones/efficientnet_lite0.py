@@ -84,11 +84,13 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = inputs * expansion
         self.expand = (
-            nn.Sequential(_pointwise(inputs, hidden), _batch_norm(hidden), nn.ReLU6())
+            nn.Sequential(_pointwise(inputs, hidden), _batch_norm(hidden), nn.ReLU6(inplace=True))
             if expansion > 1
             else nn.Identity()
         )
-        self.depthwise = nn.Sequential(_depthwise(hidden, kernel, stride), _batch_norm(hidden), nn.ReLU6())
+        self.depthwise = nn.Sequential(
+            _depthwise(hidden, kernel, stride), _batch_norm(hidden), nn.ReLU6(inplace=True)
+        )
         self.project = nn.Sequential(_pointwise(hidden, outputs), _batch_norm(outputs))
         self.shortcut = stride == 1 and inputs == outputs
 
@@ -121,7 +123,7 @@ class EfficientNetLite0(Backbone):
         self.stem = nn.Sequential(
             nn.Sequential(_same_padding(3), nn.Conv2d(3, _STEM_CHANNELS, 3, 2, bias=False)),
             _batch_norm(_STEM_CHANNELS),
-            nn.ReLU6(),
+            nn.ReLU6(inplace=True),
         )
         layers: list[nn.Module] = []
         inputs = _STEM_CHANNELS
