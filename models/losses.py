@@ -5,7 +5,8 @@ Follows YOLOX (arXiv 2107.08430) with two additions for what annotations leave o
 * A cell inside an *ignored* box (a crowd, an object mostly cut off) is not trained as background.
 * In a *partial* area, where objects without a box may be, a cell is not trained as background if the
   model already believes in an object there (objectness above ``TRUSTED_OBJECTNESS``) and its box is not
-  just a worse copy of an annotated one (IoU below ``COPY_IOU``). Everything else there still is.
+  just a worse copy of an annotated one (IoU below ``COPY_IOU``), or if a teacher sees something there.
+  Everything else there still is.
 
 Where a target is *taught*, a cell learns what a stronger detector says of the same pixels besides: soft scores, and
 a box (Hinton et al., arXiv 1503.02531).
@@ -129,6 +130,8 @@ def _counted(raw: Tensor, boxes: Tensor, where: Grid, target: Target) -> Tensor:
         trusted = raw[:, 4].sigmoid() > TRUSTED_OBJECTNESS
         if len(target.boxes):
             trusted &= (pairwise_iou(boxes, target.boxes) < COPY_IOU).all(1)
+        if target.taught is not None:
+            trusted |= target.taught.scores.amax(-1) > _SEEN
         open_ = open_ | (trusted & _inside_any(where.centres, target.partial))
     return ~open_
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from models.grid import grid
 from models.losses import detection_loss
-from models.target import Target
+from models.target import Target, Taught
 
 WHERE = grid(32, 32, torch.device("cpu"))  # 16 + 4 + 1 cells
 CELLS = 21
@@ -45,6 +46,17 @@ def test_partial_areas_forgive_what_the_model_believes_in() -> None:
     assert believed.objectness.item() == 0
     doubted = detection_loss(_raw(-2.0), WHERE, [_target(partial=everywhere)])
     assert doubted.objectness.item() == pytest.approx(CELLS * math.log1p(math.exp(-2)), rel=1e-5)
+
+
+def test_partial_areas_forgive_what_a_teacher_sees() -> None:
+    everywhere = torch.tensor([[0.0, 0, 32, 32]])
+    scores = torch.zeros(CELLS, CLASSES)
+    scores[3:7, 1] = 0.4
+    target = replace(_target(partial=everywhere), taught=Taught(torch.zeros(CELLS, 4), scores))
+    losses = detection_loss(_raw(-2.0), WHERE, [target])
+    assert losses.objectness.item() == pytest.approx((CELLS - 4) * math.log1p(math.exp(-2)), rel=1e-5)
+    losses = detection_loss(_raw(-2.0), WHERE, [replace(target, partial=NONE)])
+    assert losses.objectness.item() == pytest.approx(CELLS * math.log1p(math.exp(-2)), rel=1e-5)
 
 
 def test_partial_areas_do_not_forgive_copies_of_annotated_boxes() -> None:
