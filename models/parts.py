@@ -66,7 +66,7 @@ class YoloxPart(NetworkPart):
     by_cell: ClassVar[bool] = True
     family: Literal["lookout-yolox"] = "lookout-yolox"
     backbone_blocks: Annotated[int, Field(ge=12, le=16)] = 13
-    skipped_blocks: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    skipped_blocks: Annotated[tuple[int, ...], Field(strict=False)] = (2, 7, 9, 12)
     width: Annotated[int, Field(ge=8, le=512)] = 80
 
 

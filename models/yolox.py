@@ -22,6 +22,9 @@ from models.backbones.efficientnet_lite0 import PIXEL_MEAN, PIXEL_STD, Efficient
 from models.grid import STRIDES
 from models.grid_detector import GridDetector
 
+SKIPPED_BLOCKS = (2, 7, 9, 12)
+"""What the embedded model does without: with them it would take a quarter longer than YOLOX-nano."""
+
 
 @dataclass(frozen=True, slots=True)
 class YoloxConfig:
@@ -33,7 +36,7 @@ class YoloxConfig:
     backbone_blocks: int = 13
     width: int = 80
     """Channels of the neck and the head."""
-    skipped_blocks: tuple[int, ...] = ()
+    skipped_blocks: tuple[int, ...] = SKIPPED_BLOCKS
     """See :class:`models.backbones.efficientnet_lite0.EfficientNetLite0`."""
 
 

@@ -90,7 +90,7 @@ def test_the_embedded_file_becomes_a_network_again(street: list[Example]) -> Non
     assert boxes_apart < 0.02
     assert scores_apart < 1e-5
     deviations = [norm.running_var for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
-    assert len(deviations) == 78
+    assert len(deviations) == 66
     assert all(each is not None and float(each.std()) > 0 for each in deviations)
 
 
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_told(street: list[Example], tmp_path: Path) -> Non
             r"no such file; expected a checkpoint \(\.pt\), an \.onnx .* or one of lookout-nano",
         ),
         (str(NANO), {"width": 64}, r"\(80, 40, 1, 1\) there and \(64, 40, 1, 1\) here"),
-        (str(NANO), {"backbone_blocks": 12}, r"blocks\.12\..* is in one of the networks alone"),
+        (str(NANO), {"skipped_blocks": ()}, r"blocks\.2\..* is in one of the networks alone"),
     ):
         model = Yolox(dataclasses.replace(YoloxConfig(NAMES, *SMALL), **config))
         with pytest.raises(RecipeError, match=message):
