@@ -127,7 +127,11 @@ def test_a_graph_in_a_loop_is_lowered_inside_it(wanted: str, model: Path, tmp_pa
     spec = export_model(path, tmp_path / "out.onnx", precision=wanted, say=lambda line: None)  # type: ignore[arg-type]
     made = load(tmp_path / "out.onnx")
     assert [node.op_type for node in made.graph.node] == ["Scan"]
-    assert spec.precision == precision_of(made) == wanted
+    assert spec.precision == wanted
+    if wanted == "fp16":
+        assert precision_of(made) == wanted
+    else:  # half of its layers may stay in float32
+        assert sum(node.op_type == "DequantizeLinear" for node in loop_body(made).graph.node) > 60
     assert len(loop_body(made).graph.node) > 100
 
 
@@ -174,9 +178,9 @@ def test_more_stays_in_float32_where_less_does_not_do(
     monkeypatch.setattr(precision, "check_agreement", strict_at_first)
     said: list[str] = []
     export_model(model, tmp_path / "out.onnx", precision="int8", say=said.append)
-    assert said[2].startswith("int8        78 of 84 layers in int8")
+    assert said[2].startswith("int8        66 of 72 layers in int8")
     assert said[2].endswith("too much: int8: not this one; again with more in float32")
-    assert said[3].startswith("int8        46 of 84")
+    assert said[3].startswith("int8        35 of 72")
 
 
 @pytest.fixture
