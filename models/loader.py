@@ -83,7 +83,8 @@ class EpochSamples(Dataset[Sample | DataError]):
         index, height, width = place
         rng = np.random.default_rng((self.seed, self.epoch, index))
         try:
-            return augmented(self.examples, index, height, width, self.augmentation, rng, self._objects)
+            objects = self._objects if self.augmentation.paste else None
+            return augmented(self.examples, index, height, width, self.augmentation, rng, objects)
         except DataError as error:
             return error
 
