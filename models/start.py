@@ -59,7 +59,7 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
             f"model.start: {start}: no such file; expected a checkpoint (.pt), an .onnx file that lookout export made "
             f"of one, or one of {', '.join(each.stem for each in _WEIGHTS.glob('*.onnx'))}"
         )
-    if is_megvii(path):
+    if is_megvii(path) and (path.suffix == ".pth" or model.family == MegviiYolox.family):
         _check_family(model, MegviiYolox.family, start)
         said = start_from_megvii(cast(MegviiYolox, model), path)
         restore_statistics(model, _chosen(examples))

@@ -182,6 +182,10 @@ def test_other_onnx_files_are_refused(yolox_nano: Path, tmp_path: Path) -> None:
         onnx.save(file, str(path))
         with pytest.raises(DataError, match=f"other.onnx: {message}"):
             read_megvii(path)
+    with pytest.raises(
+        RecipeError, match=r"other\.onnx: is a stranger's model, the recipe's is a lookout-yolox"
+    ):
+        start_from_any(Yolox(YoloxConfig(("person",))), str(path), [])
     path.write_bytes(b"no model")
     with pytest.raises(DataError, match=r"other\.onnx: cannot be read \(DecodeError\)"):
         read_megvii(path)
