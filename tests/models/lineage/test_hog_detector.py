@@ -74,6 +74,18 @@ def test_it_learns_a_handful_of_pictures(
         assert torch.equal(value, again.state_dict()[name]), f"{name} is not decided by the seed"
 
 
+def test_what_is_fitted_is_kept_before_it_is_measured(tmp_path: Path, shapes: Path) -> None:
+    held_out = draw_shapes(tmp_path / "held_out", 1)
+    picture = next(held_out.parent.glob("*.png"))
+    picture.write_bytes(picture.read_bytes()[:100])
+    recipe = _recipe(tmp_path, shapes)
+    before, after = recipe.read_text().split("validation:")
+    recipe.write_text(f"{before}validation:{after.replace(str(shapes.parent), str(held_out.parent))}")
+    with pytest.raises(DataError, match=picture.name):
+        train(recipe)
+    assert load_checkpoint(tmp_path / "runs/hog/best.pt")[1].ap50 is None
+
+
 def test_ignored_and_annotated_areas_are_not_mined(tmp_path: Path) -> None:
     """With the whole picture ignored but for nothing, there is no negative to be had."""
     shapes = draw_shapes(tmp_path / "crowded", 2)
