@@ -182,6 +182,7 @@ class RcnnPart(NetworkPart):
     steps: Annotated[int, Field(ge=0, le=1000000)] = 200
     learning_rate: Positive = 0.001
     pictures: Annotated[int, Field(ge=1)] = 200
+    regions: Proposals = 600
     rounds: Annotated[int, Field(ge=0, le=10)] = 2
     cost: Positive = 0.001
     ridge: Positive = 1000.0

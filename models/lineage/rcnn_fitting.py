@@ -1,10 +1,11 @@
 """How an R-CNN learns (arXiv 1311.2524, section 2.3 and appendices B and C), stage by stage.
 
 1. Fine-tuning: the backbone learns to tell proposals of the classes from background.
-2. The features of all proposals of some pictures are computed once and kept.
+2. Features are computed once and kept: of objects and proposals near them in all pictures, and of the first proposals
+   of some, which are searched for hard negatives.
 3. For each class an SVM: objects' own boxes against proposals that overlap none by 0.3, mined in rounds.
 4. For each class a ridge regression from features of proposals near an object to the way to it.
-5. For each class Platt's sigmoid, from what is found in the same pictures.
+5. For each class Platt's sigmoid, from what is found in the pictures that were searched.
 
 Knows nothing of checkpoints or measuring.
 """
@@ -12,7 +13,7 @@ Knows nothing of checkpoints or measuring.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,9 +54,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A picture whose proposals went through the network."""
+    """A picture of which some proposals went through the network."""
 
     scene: Scene
+    """Without its image."""
     boxes: Tensor
     """float32 (R, 4): the proposals, then the objects, in input pixels."""
     features: Tensor
@@ -76,19 +78,23 @@ def fit_rcnn(model: Rcnn, examples: list[Example], seed: int, say: Say) -> None:
     if config.steps:
         say(f"fine-tuned: loss {fine_tune(model.train(), with_objects, seed):.3f} at the end")
     model.eval()
-    pictures = chosen(with_objects, config.pictures, seed)
     with torch.no_grad():
-        described = [_describe(model, example) for example in pictures]
-        norm = torch.cat([each.features for each in described]).norm(dim=1).mean().item()
-        model.scale.fill_(FEATURE_NORM / norm)
-        described = [
-            Described(each.scene, each.boxes, each.features * model.scale.cpu()) for each in described
+        searched = [
+            _describe(model, each, near=False) for each in chosen(with_objects, config.pictures, seed)
         ]
-        say(f"described: {sum(len(each.boxes) for each in described)} regions of {len(described)} pictures")
+        norm = torch.cat([each.features for each in searched]).norm(dim=1).mean().item()
+        model.scale.fill_(FEATURE_NORM / norm)
+        near = [_describe(model, example, near=True) for example in with_objects]
+        searched, near = (
+            [replace(each, features=each.features * model.scale.cpu()) for each in some]
+            for some in (searched, near)
+        )
+        for said, some in (("searched", searched), ("near objects", near)):
+            say(f"described, {said}: {sum(len(each.boxes) for each in some)} regions of {len(some)} pictures")
         for class_, name in enumerate(config.names):
-            _fit_svm(model, described, class_, name, seed, say)
-            _fit_ridge(model, described, class_, name, say)
-            _calibrate(model, described, class_, name, say)
+            _fit_svm(model, near, searched, class_, name, seed, say)
+            _fit_ridge(model, near, class_, name, say)
+            _calibrate(model, searched, class_, name, say)
 
 
 def fine_tune(model: Rcnn, examples: list[Example], seed: int) -> float:
@@ -136,26 +142,39 @@ def _sampled(model: Rcnn, example: Example) -> tuple[Tensor, Tensor]:
     return model.described(image, boxes[these.rows][None].to(image.device)), classes
 
 
-def _describe(model: Rcnn, example: Example) -> Described:
+def _describe(model: Rcnn, example: Example, near: bool) -> Described:
+    """The objects of a picture, and the proposals near one, or else the first ones."""
     config, device = model.config, model.filters.device
     placed = letterboxed(example, config.input_height, config.input_width)
     parts = (placed.image, placed.boxes, placed.classes, placed.ignored)
     scene = Scene(*map(torch.from_numpy, parts))
-    boxes = torch.cat([torch.from_numpy(placed.proposals[: config.regions]), scene.boxes])
+    proposals = torch.from_numpy(placed.proposals)
+    if near:
+        proposals = proposals[(pairwise_iou(proposals, scene.boxes) > NEAR_IOU).any(1)]
+    boxes = torch.cat([proposals if near else proposals[: config.regions], scene.boxes])
     image = model.normalise(scene.image[None].to(device))
     features = [model.described(image, part[None].to(device)).cpu() for part in torch.split(boxes, _AT_ONCE)]
-    return Described(scene, boxes, torch.cat(features))
+    return Described(replace(scene, image=scene.image.new_empty(0)), boxes, torch.cat(features))
 
 
-def _fit_svm(model: Rcnn, described: list[Described], class_: int, name: str, seed: int, say: Say) -> None:
-    own = [each.features[len(each.boxes) - len(each.scene.boxes) :] for each in described]
-    positives = [rows[each.scene.classes == class_] for rows, each in zip(own, described, strict=True)]
+def _fit_svm(
+    model: Rcnn,
+    near: list[Described],
+    searched: list[Described],
+    class_: int,
+    name: str,
+    seed: int,
+    say: Say,
+) -> None:
+    """Objects of all pictures against background of those that are searched."""
+    own = [each.features[len(each.boxes) - len(each.scene.boxes) :] for each in near]
+    positives = [rows[each.scene.classes == class_] for rows, each in zip(own, near, strict=True)]
     cache = Cache(torch.cat(positives))
     if not len(cache.positives):
-        raise DataError(f"{name}: none of the {len(described)} pictures that were described has one")
+        raise DataError(f"{name}: none of the {len(near)} pictures has one")
     generator = torch.Generator().manual_seed(seed)
     for mining in range(model.config.rounds + 1):
-        for number, each in enumerate(described):
+        for number, each in enumerate(searched):
             margins = model.margins(each.features.to(model.filters.device))[:, class_].cpu()
             if mining == 0:
                 margins = torch.rand(len(each.boxes), generator=generator)
@@ -172,9 +191,9 @@ def _fit_svm(model: Rcnn, described: list[Described], class_: int, name: str, se
         )
 
 
-def _fit_ridge(model: Rcnn, described: list[Described], class_: int, name: str, say: Say) -> None:
+def _fit_ridge(model: Rcnn, near: list[Described], class_: int, name: str, say: Say) -> None:
     features, ways = [], []
-    for each in described:
+    for each in near:
         objects = each.scene.of_class(class_)
         if len(objects):
             overlaps, nearest = pairwise_iou(each.boxes, objects).max(1)
@@ -206,10 +225,10 @@ def ridge(features: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Te
     return weights.float(), (mean_y - weights @ mean_x).float()
 
 
-def _calibrate(model: Rcnn, described: list[Described], class_: int, name: str, say: Say) -> None:
+def _calibrate(model: Rcnn, searched: list[Described], class_: int, name: str, say: Say) -> None:
     """From proposals alone: the objects' own boxes are not there when it counts."""
     judged = []
-    for each in described:
+    for each in searched:
         proposed = len(each.boxes) - len(each.scene.boxes)
         features = each.features[:proposed].to(model.filters.device)
         boxes = model.bettered(features, each.boxes[:proposed].to(features.device))[:, class_].cpu()
