@@ -25,8 +25,8 @@ from models.lineage.roi import regions_of, roi_align, roi_pool
 
 _AT_ONCE = 64
 """So many proposals of a picture go through the network together, or their features would fill the memory."""
-_EXPORTED_AT_ONCE = 500
-"""In an exported graph, which has the whole network once for each such part."""
+_EXPORTED_PIXELS = 500 * 96 * 96
+"""In an exported graph, which has the whole network once for each such part, crops of as many pixels go together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class Rcnn(Detector):
 
     def features(self, images: Tensor, boxes: Tensor) -> Tensor:
         """What the backbone makes of boxes (B, R, 4) in normalised images: float32 (B, R, channels)."""
-        at_once = _EXPORTED_AT_ONCE if torch.compiler.is_exporting() else _AT_ONCE
+        exported = max(1, _EXPORTED_PIXELS // self.config.crop**2)
+        at_once = exported if torch.compiler.is_exporting() else _AT_ONCE
         described = [
             self.described(images, part).view(*part.shape[:2], -1) for part in torch.split(boxes, at_once, 1)
         ]

@@ -111,7 +111,7 @@ def test_so_does_an_rcnn(tmp_path: Path) -> None:
     model.ways.normal_(std=0.01)
     save_checkpoint(tmp_path / "rcnn.pt", model, 0, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rcnn, "_EXPORTED_AT_ONCE", 20)
+        patch.setattr(rcnn, "_EXPORTED_PIXELS", 20 * 64 * 64)
         spec = export_model(tmp_path / "rcnn.pt", tmp_path / "rcnn.onnx", say=print)
     print(spec.parity)
     assert (spec.family, spec.proposals, spec.nms_threshold) == ("rcnn", "edge-boxes:30", 0.3)
