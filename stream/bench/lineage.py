@@ -179,15 +179,18 @@ def _draw(figures: dict[str, _Figures], path: Path) -> None:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for key, each in figures.items():
+    in_order = sorted(figures.items(), key=lambda item: item[1].seconds)
+    for number, (key, each) in enumerate(in_order):
         axes.scatter(each.seconds, each.ap50, s=40)
         axes.annotate(
             SYSTEMS.get(key, DEFAULT),
             (each.seconds, each.ap50),
-            xytext=(6, 4),
+            xytext=(0, -14 if number % 2 else 7),  # neighbours may have nearly the same AP
             textcoords="offset points",
+            ha="center",
             fontsize=9,
         )
+    axes.margins(0.15)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_xlabel("seconds a picture (faster to the right)")
