@@ -1,19 +1,19 @@
 """How an R-CNN learns (arXiv 1311.2524, section 2.3 and appendices B and C), stage by stage.
 
 1. Fine-tuning: the backbone learns to tell proposals of the classes from background.
-2. Features are computed once and kept: of objects and proposals near them in all pictures, and of the first proposals
-   of some, which are searched for hard negatives.
-3. For each class an SVM: objects' own boxes against proposals that overlap none by 0.3, mined in rounds.
-4. For each class a ridge regression from features of proposals near an object to the way to it.
-5. For each class Platt's sigmoid, from what is found in the pictures that were searched.
+2. What it makes of objects and proposals near them is computed once for all pictures and kept.
+3. For each class a ridge regression from the maps of what is near an object to the way to it.
+4. The first proposals of some pictures are described too, to be searched for hard negatives.
+5. For each class an SVM: objects' own boxes against proposals that overlap none by 0.3, mined in rounds.
+6. For each class Platt's sigmoid, from what is found in the pictures that were searched.
 
 Knows nothing of checkpoints or measuring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from models.errors import DataError
 from models.lineage.box_coding import encode
 from models.lineage.mining import Cache, Scene, chosen, found, negatives
 from models.lineage.platt import fit_platt
-from models.lineage.rcnn import Rcnn
+from models.lineage.rcnn import Features, Rcnn
 from models.lineage.regions import match_regions, sample
 from models.target import Target
 
@@ -40,6 +40,8 @@ _PICTURES_A_STEP = 8
 _REGIONS_A_PICTURE = 16
 _OBJECT_SHARE = 0.25  # 32 of 128
 _MOMENTUM, _DECAY = 0.9, 0.0005
+_SETTLING = 0.7
+"""After this part of the steps the learning rate is a tenth; the published code lowers it so too."""
 _VIOLATED = -1.0
 """A negative that scores above this costs the SVM something."""
 _NEGATIVES = 20
@@ -53,14 +55,33 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """A picture of which some proposals went through the network."""
+class Near:
+    """A picture of which its objects, and proposals near one, went through the network."""
 
     scene: Scene
     """Without its image."""
     boxes: Tensor
     """float32 (R, 4): the proposals, then the objects, in input pixels."""
-    features: Tensor
+    features: Features
+    """Of R."""
+
+    @property
+    def objects(self) -> Tensor:
+        """The objects' top features, float32 (M, channels)."""
+        return self.features.top[len(self.boxes) - len(self.scene.boxes) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A picture of which the first proposals went through the network."""
+
+    scene: Scene
+    """Without its image."""
+    boxes: Tensor
+    """float32 (R, 4): the proposals, in input pixels."""
+    better: Tensor
+    """float32 (R, C, 4): as the regressions of each class would have them."""
+    top: Tensor
     """float32 (R, channels)."""
 
 
@@ -79,21 +100,16 @@ def fit_rcnn(model: Rcnn, examples: list[Example], seed: int, say: Say) -> None:
         say(f"fine-tuned: loss {fine_tune(model.train(), with_objects, seed):.3f} at the end")
     model.eval()
     with torch.no_grad():
-        searched = [
-            _describe(model, each, near=False) for each in chosen(with_objects, config.pictures, seed)
-        ]
-        norm = torch.cat([each.features for each in searched]).norm(dim=1).mean().item()
-        model.scale.fill_(FEATURE_NORM / norm)
-        near = [_describe(model, example, near=True) for example in with_objects]
-        searched, near = (
-            [replace(each, features=each.features * model.scale.cpu()) for each in some]
-            for some in (searched, near)
+        near = [_near(model, example) for example in with_objects]
+        say(
+            f"described near objects: {sum(len(each.boxes) for each in near)} regions of {len(near)} pictures"
         )
-        for said, some in (("searched", searched), ("near objects", near)):
-            say(f"described, {said}: {sum(len(each.boxes) for each in some)} regions of {len(some)} pictures")
+        for class_, name in enumerate(config.names):
+            _fit_ridge(model, near, class_, name, say)
+        searched = [_searched(model, each) for each in chosen(with_objects, config.pictures, seed)]
+        say(f"searched: {sum(len(each.boxes) for each in searched)} regions of {len(searched)} pictures")
         for class_, name in enumerate(config.names):
             _fit_svm(model, near, searched, class_, name, seed, say)
-            _fit_ridge(model, near, class_, name, say)
             _calibrate(model, searched, class_, name, say)
 
 
@@ -106,7 +122,9 @@ def fine_tune(model: Rcnn, examples: list[Example], seed: int) -> float:
     weights = [*model.backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.SGD(weights, config.learning_rate, _MOMENTUM, weight_decay=_DECAY)
     losses: list[float] = []
-    for part in _steps(examples, config.steps, seed):
+    for step, part in enumerate(_steps(examples, config.steps, seed)):
+        if step == int(_SETTLING * config.steps):
+            optimiser.param_groups[0]["lr"] *= 0.1
         features, classes = zip(*(_sampled(model, example) for example in part), strict=True)
         logits = head(torch.cat(features))
         loss = functional.cross_entropy(logits, torch.cat(classes).to(device))
@@ -129,7 +147,10 @@ def _steps(examples: list[Example], steps: int, seed: int) -> Iterator[list[Exam
 
 
 def _sampled(model: Rcnn, example: Example) -> tuple[Tensor, Tensor]:
-    """Features of some regions of a picture, and their classes: 0 is background, c + 1 is class c."""
+    """Features of some regions of a picture, and their classes: 0 is background, c + 1 is class c.
+
+    Half of the pictures are turned left for right, as by the published code.
+    """
     config = model.config
     placed = letterboxed(example, config.input_height, config.input_width)
     parts = (placed.boxes, placed.classes, placed.ignored, placed.partial, placed.proposals)
@@ -138,70 +159,57 @@ def _sampled(model: Rcnn, example: Example) -> tuple[Tensor, Tensor]:
     these = sample(match_regions(boxes, target), _REGIONS_A_PICTURE, _OBJECT_SHARE)
     classes = torch.zeros(len(these.rows), dtype=torch.int64)
     classes[: len(these.objects)] = target.classes[these.matched] + 1
-    image = model.normalise(torch.from_numpy(placed.image)[None].to(model.filters.device))
-    return model.described(image, boxes[these.rows][None].to(image.device)), classes
+    image, boxes = torch.from_numpy(placed.image), boxes[these.rows]
+    if torch.rand(()) < 0.5:
+        image, width = image.flip(1), image.shape[1]
+        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+    image = model.normalise(image[None].to(model.filters.device))
+    return model.features(image, boxes[None].to(image.device)).top, classes
 
 
-def _describe(model: Rcnn, example: Example, near: bool) -> Described:
-    """The objects of a picture, and the proposals near one, or else the first ones."""
-    config, device = model.config, model.filters.device
-    placed = letterboxed(example, config.input_height, config.input_width)
-    parts = (placed.image, placed.boxes, placed.classes, placed.ignored)
-    scene = Scene(*map(torch.from_numpy, parts))
-    proposals = torch.from_numpy(placed.proposals)
-    if near:
-        proposals = proposals[(pairwise_iou(proposals, scene.boxes) > NEAR_IOU).any(1)]
-    boxes = torch.cat([proposals if near else proposals[: config.regions], scene.boxes])
-    image = model.normalise(scene.image[None].to(device))
-    features = [model.described(image, part[None].to(device)).cpu() for part in torch.split(boxes, _AT_ONCE)]
-    return Described(replace(scene, image=scene.image.new_empty(0)), boxes, torch.cat(features))
+def _near(model: Rcnn, example: Example) -> Near:
+    image, scene, proposals = _placed(model, example)
+    proposals = proposals[(pairwise_iou(proposals, scene.boxes) > NEAR_IOU).any(1)]
+    boxes = torch.cat([proposals, scene.boxes])
+    parts = [model.features(image, part[None].to(image.device)) for part in torch.split(boxes, _AT_ONCE)]
+    top, maps = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
+    return Near(scene, boxes, Features(top, maps))
 
 
-def _fit_svm(
-    model: Rcnn,
-    near: list[Described],
-    searched: list[Described],
-    class_: int,
-    name: str,
-    seed: int,
-    say: Say,
-) -> None:
-    """Objects of all pictures against background of those that are searched."""
-    own = [each.features[len(each.boxes) - len(each.scene.boxes) :] for each in near]
-    positives = [rows[each.scene.classes == class_] for rows, each in zip(own, near, strict=True)]
-    cache = Cache(torch.cat(positives))
-    if not len(cache.positives):
-        raise DataError(f"{name}: none of the {len(near)} pictures has one")
-    generator = torch.Generator().manual_seed(seed)
-    for mining in range(model.config.rounds + 1):
-        for number, each in enumerate(searched):
-            margins = model.margins(each.features.to(model.filters.device))[:, class_].cpu()
-            if mining == 0:
-                margins = torch.rand(len(each.boxes), generator=generator)
-            for row in negatives(each.scene, class_, each.boxes, margins, _VIOLATED, _NEGATIVES).tolist():
-                cache.add((number, row), each.features[row])
-        if not cache.negatives:
-            raise DataError(f"{name}: no proposal is without it; give more pictures")
-        svm = cache.fit(model.config.cost, _TOLERANCE, seed)
-        model.filters[class_] = svm.weights
-        model.biases[class_] = svm.bias
-        say(
-            f"{name}, {f'mining round {mining}' if mining else 'random negatives'}: {len(cache.positives)} "
-            f"positives, {len(cache.negatives)} negatives, loss {svm.loss:.4f} (gap {svm.gap:.4f})"
-        )
+def _searched(model: Rcnn, example: Example) -> Searched:
+    image, scene, proposals = _placed(model, example)
+    boxes = proposals[: model.config.regions]
+    top, better = [], []
+    for part in torch.split(boxes.to(image.device), _AT_ONCE):
+        features = model.features(image, part[None])
+        top.append(features.top.cpu())
+        better.append(model.bettered(features.map, part).cpu())
+    return Searched(scene, boxes, torch.cat(better), torch.cat(top))
 
 
-def _fit_ridge(model: Rcnn, near: list[Described], class_: int, name: str, say: Say) -> None:
-    features, ways = [], []
+def _placed(model: Rcnn, example: Example) -> tuple[Tensor, Scene, Tensor]:
+    """A picture, normalised, on the model's device; what is known of it; and its proposals."""
+    placed = letterboxed(example, model.config.input_height, model.config.input_width)
+    image = torch.from_numpy(placed.image)
+    known = map(torch.from_numpy, (placed.boxes, placed.classes, placed.ignored))
+    normalised = model.normalise(image[None].to(model.filters.device))
+    return normalised, Scene(image.new_empty(0), *known), torch.from_numpy(placed.proposals)
+
+
+def _fit_ridge(model: Rcnn, near: list[Near], class_: int, name: str, say: Say) -> None:
+    maps, ways = [], []
     for each in near:
         objects = each.scene.of_class(class_)
         if len(objects):
             overlaps, nearest = pairwise_iou(each.boxes, objects).max(1)
             rows = (overlaps > NEAR_IOU).nonzero()[:, 0]
-            features.append(each.features[rows])
+            maps.append(each.features.map[rows])
             ways.append(encode(objects[nearest[rows]], each.boxes[rows]))
-    weights, offsets = ridge(torch.cat(features), torch.cat(ways), model.config.ridge)
-    model.ways[class_] = weights
+    if not maps:
+        raise DataError(f"{name}: none of the {len(near)} pictures has one")
+    scale = _scale(each.features.map for each in near)
+    weights, offsets = ridge(torch.cat(maps) * scale, torch.cat(ways), model.config.ridge)
+    model.ways[class_] = weights * scale
     model.offsets[class_] = offsets
     say(f"{name}: boxes bettered as {len(torch.cat(ways))} regions near one should have been")
 
@@ -220,19 +228,57 @@ def ridge(features: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Te
     x, y = features.double(), wanted.double()
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y
-    square = x.T @ x + strength * torch.eye(x.shape[1], dtype=x.dtype)
-    weights = torch.linalg.solve(square, x.T @ y).T
+    if len(x) < x.shape[1]:  # the weights are a sum of examples: as many unknowns as there are of those
+        square = x @ x.T + strength * torch.eye(len(x), dtype=x.dtype)
+        weights = torch.linalg.solve(square, y).T @ x
+    else:
+        square = x.T @ x + strength * torch.eye(x.shape[1], dtype=x.dtype)
+        weights = torch.linalg.solve(square, x.T @ y).T
     return weights.float(), (mean_y - weights @ mean_x).float()
 
 
-def _calibrate(model: Rcnn, searched: list[Described], class_: int, name: str, say: Say) -> None:
+def _fit_svm(
+    model: Rcnn,
+    near: list[Near],
+    searched: list[Searched],
+    class_: int,
+    name: str,
+    seed: int,
+    say: Say,
+) -> None:
+    """Objects of all pictures against background of those that are searched."""
+    scale = _scale(each.features.top for each in near)
+    cache = Cache(torch.cat([each.objects[each.scene.classes == class_] for each in near]) * scale)
+    generator = torch.Generator().manual_seed(seed)
+    for mining in range(model.config.rounds + 1):
+        for number, each in enumerate(searched):
+            margins = model.margins(each.top.to(model.filters.device))[:, class_].cpu()
+            if mining == 0:
+                margins = torch.rand(len(each.boxes), generator=generator)
+            for row in negatives(each.scene, class_, each.boxes, margins, _VIOLATED, _NEGATIVES).tolist():
+                cache.add((number, row), each.top[row] * scale)
+        if not cache.negatives:
+            raise DataError(f"{name}: no proposal is without it; give more pictures")
+        svm = cache.fit(model.config.cost, _TOLERANCE, seed)
+        model.filters[class_] = svm.weights * scale
+        model.biases[class_] = svm.bias
+        say(
+            f"{name}, {f'mining round {mining}' if mining else 'random negatives'}: {len(cache.positives)} "
+            f"positives, {len(cache.negatives)} negatives, loss {svm.loss:.4f} (gap {svm.gap:.4f})"
+        )
+
+
+def _scale(features: Iterable[Tensor]) -> float:
+    """What brings features (R, D) to the norm that costs are meant for, on average."""
+    return FEATURE_NORM / torch.cat([each.norm(dim=1) for each in features]).mean().item()
+
+
+def _calibrate(model: Rcnn, searched: list[Searched], class_: int, name: str, say: Say) -> None:
     """From proposals alone: the objects' own boxes are not there when it counts."""
     judged = []
     for each in searched:
-        proposed = len(each.boxes) - len(each.scene.boxes)
-        features = each.features[:proposed].to(model.filters.device)
-        boxes = model.bettered(features, each.boxes[:proposed].to(features.device))[:, class_].cpu()
-        judged.append(found(each.scene, class_, boxes, model.margins(features)[:, class_].cpu(), _DETECTIONS))
+        margins = model.margins(each.top.to(model.filters.device))[:, class_].cpu()
+        judged.append(found(each.scene, class_, each.better[:, class_], margins, _DETECTIONS))
     scores, right = torch.cat([each[0] for each in judged]), torch.cat([each[1] for each in judged])
     slope, offset = fit_platt(scores, right)
     model.curves[class_] = torch.tensor([max(slope, _LEAST_SLOPE), offset])

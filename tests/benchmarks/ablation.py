@@ -79,15 +79,14 @@ def _predictions(model: Detector, example: Example) -> Iterator[Prediction]:
 def _regressed(model: Rcnn, placed: Sample) -> tuple[Found, Found]:
     image = model.normalise(torch.from_numpy(placed.image)[None])
     proposals = torch.from_numpy(placed.proposals)[None]
-    features = model.features(image, proposals)
-    likely = model.likely(features, proposals)
+    better, likely = model.judged(image, proposals)
     unmoved = proposals[:, :, None].expand(-1, -1, len(model.config.names), -1)
 
     def found(boxes: Tensor) -> Found:
         best, scores = candidates(clip(boxes, *image.shape[2:]), likely)
         return detections(best[0], scores[0], SCORE_FLOOR, model.nms_threshold)
 
-    return found(model.bettered(features, proposals)), found(unmoved)
+    return found(better), found(unmoved)
 
 
 def _merged(model: Detector, placed: Sample) -> tuple[Found, Found]:

@@ -50,6 +50,35 @@ def test_ridge_by_hand() -> None:
     assert (weights.item(), offsets.item()) == pytest.approx((1, 5))
 
 
+def test_ridge_of_fewer_examples_than_features_is_the_same() -> None:
+    torch.manual_seed(0)
+    features, wanted = torch.randn(30, 80), torch.randn(30, 4)
+    weights, offsets = ridge(features, wanted, 2.0)
+    x, y = (features - features.mean(0)).double(), (wanted - wanted.mean(0)).double()
+    expected = torch.linalg.solve(x.T @ x + 2 * torch.eye(80).double(), x.T @ y).T.float()
+    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(offsets, wanted.mean(0) - expected @ features.mean(0))
+
+
+def test_boxes_are_bettered_from_what_is_where_in_the_crop(untrained: Rcnn) -> None:
+    """Turned left for right, a picture has the same average, and another map."""
+    images = torch.arange(128.0).expand(1, 3, 96, 128)
+    box = torch.tensor([[[32.0, 16, 96, 80]]])
+    seen, turned = (untrained.features(each, box) for each in (images, images.flip(3)))
+    cells = untrained.backbone.pool_size**2
+    assert seen.map.shape == (1, cells * untrained.backbone.trunk_channels)
+    assert (seen.map - turned.map).abs().max() > 0.1
+
+
+def test_of_a_large_map_cells_are_merged() -> None:
+    """ResNet's has 14x14 cells, for each of which there would be a weight."""
+    model = Rcnn(RcnnConfig(SHAPES, 96, 128, str(RULE), backbone="resnet18", crop=64, context=8)).eval()
+    with torch.no_grad():
+        seen = model.features(torch.rand(1, 3, 96, 128), torch.tensor([[[32.0, 16, 96, 80]]]))
+    assert seen.map.shape == (1, 7 * 7 * 256)
+    assert model.ways.shape == (2, 4, 7 * 7 * 256)
+
+
 def test_untrained_boxes_stay_and_padding_scores_nothing(untrained: Rcnn) -> None:
     images = torch.zeros(1, 3, 96, 128)
     proposals = torch.tensor([[[10.0, 20, 50, 70], [0, 0, 0, 0], [60, 0, 128, 40]]])
