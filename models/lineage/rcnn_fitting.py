@@ -40,8 +40,6 @@ _PICTURES_A_STEP = 8
 _REGIONS_A_PICTURE = 16
 _OBJECT_SHARE = 0.25  # 32 of 128
 _MOMENTUM, _DECAY = 0.9, 0.0005
-_SETTLING = 0.7
-"""After this part of the steps the learning rate is a tenth; the published code lowers it so too."""
 _VIOLATED = -1.0
 """A negative that scores above this costs the SVM something."""
 _NEGATIVES = 20
@@ -122,9 +120,7 @@ def fine_tune(model: Rcnn, examples: list[Example], seed: int) -> float:
     weights = [*model.backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.SGD(weights, config.learning_rate, _MOMENTUM, weight_decay=_DECAY)
     losses: list[float] = []
-    for step, part in enumerate(_steps(examples, config.steps, seed)):
-        if step == int(_SETTLING * config.steps):
-            optimiser.param_groups[0]["lr"] *= 0.1
+    for part in _steps(examples, config.steps, seed):
         features, classes = zip(*(_sampled(model, example) for example in part), strict=True)
         logits = head(torch.cat(features))
         loss = functional.cross_entropy(logits, torch.cat(classes).to(device))
@@ -147,10 +143,7 @@ def _steps(examples: list[Example], steps: int, seed: int) -> Iterator[list[Exam
 
 
 def _sampled(model: Rcnn, example: Example) -> tuple[Tensor, Tensor]:
-    """Features of some regions of a picture, and their classes: 0 is background, c + 1 is class c.
-
-    Half of the pictures are turned left for right, as by the published code.
-    """
+    """Features of some regions of a picture, and their classes: 0 is background, c + 1 is class c."""
     config = model.config
     placed = letterboxed(example, config.input_height, config.input_width)
     parts = (placed.boxes, placed.classes, placed.ignored, placed.partial, placed.proposals)
@@ -159,12 +152,8 @@ def _sampled(model: Rcnn, example: Example) -> tuple[Tensor, Tensor]:
     these = sample(match_regions(boxes, target), _REGIONS_A_PICTURE, _OBJECT_SHARE)
     classes = torch.zeros(len(these.rows), dtype=torch.int64)
     classes[: len(these.objects)] = target.classes[these.matched] + 1
-    image, boxes = torch.from_numpy(placed.image), boxes[these.rows]
-    if torch.rand(()) < 0.5:
-        image, width = image.flip(1), image.shape[1]
-        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
-    image = model.normalise(image[None].to(model.filters.device))
-    return model.features(image, boxes[None].to(image.device)).top, classes
+    image = model.normalise(torch.from_numpy(placed.image)[None].to(model.filters.device))
+    return model.features(image, boxes[these.rows][None].to(image.device)).top, classes
 
 
 def _near(model: Rcnn, example: Example) -> Near:
