@@ -119,10 +119,12 @@ def test_an_outage_is_over_within_a_second_of_its_end(watched: Watched) -> None:
 def test_a_long_way_costs_its_time_and_nothing_else(watched: Watched) -> None:
     watched.network.delay_s = 0.1
     pause(watched.hit, 1.5)
+    watched.other.evaluate("lookout.shown.length = 0")
     times_s = pause(watched.hit, 3.0)
-    print(len(times_s), longest_gap_s(times_s))
+    others_s = shown_s(watched.other)  # what this machine can show at all
+    print(len(times_s), len(others_s), longest_gap_s(times_s))
     assert watched.hit.evaluate(ROUND_TRIP) > 0.15
-    assert len(times_s) > 3 * 30 * 0.9
+    assert len(times_s) > len(others_s) * 0.75 > 20
     assert longest_gap_s(times_s) < 0.25
 
 
