@@ -230,6 +230,8 @@ def _add_bench(commands: Any) -> None:
             text = "folder of the trainings' folders, each with its best.pt"
             command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=text)
             command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw seconds against AP50")
+            text = "what an earlier run printed with --json, shown where there is no checkpoint"
+            command.add_argument("--beside", type=Path, metavar="FILE.json", help=text)
             command.add_argument("--data", type=Path, required=True, help="COCO JSON annotations")
             command.add_argument("--images", type=Path, required=True, help="folder of the pictures")
         if name == "tracker":
@@ -367,6 +369,7 @@ def _bench(options: argparse.Namespace) -> None:
             "images": options.images,
             "device": options.device,
             "plot": options.plot,
+            "beside": options.beside,
             "say": _say,
         }
     if options.benchmark == "tracker":

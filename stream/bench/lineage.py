@@ -2,13 +2,15 @@
 
 Trains nothing: takes the checkpoints of the recipes in ``configs/train/lineage/``, exports those whose file is
 missing or older than they are, and runs them, and lookout's embedded model, on annotated pictures as the live app
-would, the search for proposals included. Beside it stand the lecture's own: CS231n 2016, lecture 8, for VGG-16
-on PASCAL VOC 2007 and a GPU of its time.
+would, the search for proposals included. Systems without a checkpoint can be taken from an earlier run, such as
+``docs/lineage.json``. Beside it stand the lecture's own: CS231n 2016, lecture 8, for VGG-16 on PASCAL VOC 2007 and
+a GPU of its time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Container
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -65,6 +67,7 @@ def run(
     images: Path,
     device: Device = "cpu",
     plot: Path | None = None,
+    beside: Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Measure every system that has a checkpoint.
@@ -75,14 +78,16 @@ def run(
         images: the folder of its pictures.
         device: where the networks run; proposals are searched for on the CPU.
         plot: draws seconds against AP50 into this file.
+        beside: what an earlier run printed as JSON, shown for the systems that have no checkpoint here.
         say: told what is exported and measured, and the table.
 
     Returns:
         By system: ``seconds_per_image`` (the median), of which ``proposing_s``, ``AP50``, ``AP`` and ``speed_up``
-        over R-CNN; ``lecture_speed_up`` for those that the lecture times; ``missing`` checkpoints.
+        over R-CNN; ``lecture_speed_up`` for those that the lecture times; ``missing`` checkpoints; ``earlier``,
+        the systems whose figures are of that earlier run.
 
     Raises:
-        UsageError: there is no checkpoint at all.
+        UsageError: there is no checkpoint at all, or ``beside`` is no such file.
         DataError: the annotations or the pictures are wrong.
     """
     found = {key: runs / key.replace("_", "-") / "best.pt" for key in SYSTEMS}
@@ -91,14 +96,16 @@ def run(
         raise UsageError(
             f"{runs}: has no checkpoint such as {found['rcnn']}; train them first: configs/train/lineage/README.md"
         )
+    earlier = {} if beside is None else _earlier(beside, missing)
     models = {key: _exported(path, say) for key, path in found.items() if key not in missing}
-    figures = {}
+    figures = dict(earlier)
     for key, model in {**models, EMBEDDED: resolve_model(DEFAULT)}.items():
         say(f"measuring {key}")
         figures[key] = _measured(model, annotations, images, device)
-    say(_table(figures))
+    figures = {key: figures[key] for key in (*SYSTEMS, EMBEDDED) if key in figures}
+    say(_table(figures, earlier))
     if plot is not None:
-        _draw(figures, plot)
+        _draw(figures, earlier, plot)
     return {
         "seconds_per_image": {key: round(each.seconds, 5) for key, each in figures.items()},
         "proposing_s": {key: round(each.proposing_s, 5) for key, each in figures.items()},
@@ -107,7 +114,22 @@ def run(
         "speed_up": _speed_ups({key: each.seconds for key, each in figures.items()}),
         "lecture_speed_up": _speed_ups(LECTURE_S),
         "missing": missing,
+        "earlier": list(earlier),
     }
+
+
+def _earlier(path: Path, keys: list[str]) -> dict[str, _Figures]:
+    """Of an earlier run, the figures of those systems that it measured."""
+    try:
+        parts = json.loads(path.read_text())
+        columns = [parts[name] for name in ("seconds_per_image", "proposing_s", "AP", "AP50")]
+        return {
+            key: _Figures(*(float(column[key]) for column in columns)) for key in keys if key in columns[0]
+        }
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path}: expected what lookout bench lineage --json prints") from None
 
 
 def _speed_ups(seconds: dict[str, float]) -> dict[str, float]:
@@ -115,7 +137,7 @@ def _speed_ups(seconds: dict[str, float]) -> dict[str, float]:
     return {key: round(seconds["rcnn"] / each, 1) for key, each in seconds.items() if "rcnn" in seconds}
 
 
-def _table(figures: dict[str, _Figures]) -> str:
+def _table(figures: dict[str, _Figures], earlier: Container[str]) -> str:
     """The figures in columns, the lecture's on the right."""
     table = Table(
         "", "AP50", "s a picture", "proposing", "speed-up", "lecture's AP50", "s", "speed-up", box=None
@@ -124,7 +146,12 @@ def _table(figures: dict[str, _Figures]) -> str:
         column.justify = "right"
     ours, theirs = _speed_ups({key: each.seconds for key, each in figures.items()}), _speed_ups(LECTURE_S)
     for key, each in figures.items():
-        row = [key, f"{each.ap50:.3f}", f"{each.seconds:.4f}", f"{each.proposing_s:.4f}"]
+        row = [
+            f"{key} (earlier)" if key in earlier else key,
+            f"{each.ap50:.3f}",
+            f"{each.seconds:.4f}",
+            f"{each.proposing_s:.4f}",
+        ]
         row.append(f"{ours[key]:.1f}x" if ours else "")
         if key in LECTURE_S:
             row += [f"{LECTURE_AP50[key]:.3f}", f"{LECTURE_S[key]:.1f}", f"{theirs[key]:.0f}x"]
@@ -173,15 +200,18 @@ def _proposing_s(detector: Detector, examples: list[Example]) -> float:
     return median(seconds)
 
 
-def _draw(figures: dict[str, _Figures], path: Path) -> None:
-    """Seconds a picture, downwards to the right, against AP50."""
+def _draw(figures: dict[str, _Figures], earlier: Container[str], path: Path) -> None:
+    """Seconds a picture, downwards to the right, against AP50; what was measured earlier as a ring."""
     from matplotlib.figure import Figure  # of the extra plots
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     in_order = sorted(figures.items(), key=lambda item: item[1].seconds)
     for number, (key, each) in enumerate(in_order):
-        axes.scatter(each.seconds, each.ap50, s=40)
+        colour = f"C{number}"
+        axes.scatter(
+            each.seconds, each.ap50, s=40, edgecolors=colour, facecolors="none" if key in earlier else colour
+        )
         axes.annotate(
             SYSTEMS.get(key, DEFAULT),
             (each.seconds, each.ap50),

@@ -53,6 +53,33 @@ def test_checkpoints_are_compared(shared: Path, tmp_path: Path) -> None:
     assert "lookout_nano" in said[-1]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
+    published = tmp_path / "published.json"
+    columns = {"seconds_per_image": 2.0, "proposing_s": 0.3, "AP50": 0.8, "AP": 0.4}
+    published.write_text(json.dumps({name: {"rcnn": of, "localization": of} for name, of in columns.items()}))
+    beside = lineage.run(
+        tmp_path, few, data / "images", plot=tmp_path / "both.png", beside=published, say=said.append
+    )
+    assert beside["earlier"] == ["rcnn"]
+    assert list(beside["AP50"]) == ["localization", "rcnn", "lookout_nano"]
+    assert beside["AP50"]["localization"] == figures["AP50"]["localization"], "what is here is measured here"
+    assert (beside["AP50"]["rcnn"], beside["AP"]["rcnn"], beside["proposing_s"]["rcnn"]) == (0.8, 0.4, 0.3)
+    assert beside["speed_up"]["localization"] == pytest.approx(
+        2.0 / beside["seconds_per_image"]["localization"], rel=0.01
+    )
+    assert "rcnn (earlier)" in said[-1]
+    assert (tmp_path / "both.png").read_bytes() != (tmp_path / "plot.png").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"seconds_per_image": {"rcnn": 1}}'])
+def test_an_earlier_run_is_what_it_printed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hog").mkdir()
+    (tmp_path / "hog" / "best.pt").touch()
+    (tmp_path / "earlier.json").write_text(text)
+    with pytest.raises(UsageError, match="expected what lookout bench lineage --json prints"):
+        lineage.run(tmp_path, tmp_path / "a.json", tmp_path, beside=tmp_path / "earlier.json")
+    with pytest.raises(UsageError, match="cannot be read"):
+        lineage.run(tmp_path, tmp_path / "a.json", tmp_path, beside=tmp_path / "none.json")
+
 
 def test_without_checkpoints_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="train them first"):

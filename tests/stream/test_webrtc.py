@@ -228,7 +228,7 @@ async def test_a_killed_viewer_is_noticed_and_disturbs_nobody(monkeypatch: pytes
             f"noticed after {elapsed_s:.1f} s; the other got {other.pictures - pictures} pictures meanwhile"
         )
         assert elapsed_s > 1.5
-        assert other.pictures - pictures > 0.8 * RATE * elapsed_s
+        assert other.pictures - pictures > 0.6 * RATE * elapsed_s
         assert app.hubs[Rendition("h264")].viewers == 1
         await other.leave()
 
@@ -252,7 +252,7 @@ async def test_a_frozen_process_disturbs_nobody_and_recovers(monkeypatch: pytest
             pictures, started_at = other.pictures, time.monotonic()
             await until(lambda: frozen.ladder.viewer._held, 6)
             elapsed_s = time.monotonic() - started_at
-            assert other.pictures - pictures > 0.8 * RATE * elapsed_s
+            assert other.pictures - pictures > 0.6 * RATE * elapsed_s
             sent = frozen.peer.packets_sent
             await asyncio.sleep(0.5)
             assert frozen.peer.packets_sent == sent, "nothing is sent to who does not listen"
