@@ -30,7 +30,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from stream.bench.drain import OneHub
-from stream.bench.viewers import BITRATE, join, play, receive
+from stream.bench.texture import BITRATE, play
+from stream.bench.watchers import join, receive
 from stream.errors import LookoutError
 from stream.webrtc.hub import Hub
 from stream.webrtc.sessions import SILENCE_TIMEOUT_S

@@ -24,10 +24,13 @@ from av import Packet, VideoFrame
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from stream.bench.viewers import BITRATE, RATE, SETTLE_S, pictures, receive, watch
+from stream.bench.texture import BITRATE, RATE, pictures
+from stream.bench.watchers import receive, watch
 from stream.encode import CLOCK_HZ, H264Encoder
 from stream.errors import LookoutError
 from stream.planes import writable
+
+SETTLE_S = 1.5
 
 Next = Callable[[int], Any]
 """A picture, or a packet, by its index."""

@@ -1,14 +1,10 @@
 """Sender CPU per viewer-second: the app's own hub and WHEP in this process, viewers in others.
 
-One synthetic 1280x720@30 camera at about 2 Mbit/s. The viewers go through ICE, DTLS and RTCP like
-any other, then count packets without decrypting them, so that they leave the machine to the sender.
-
 ``cpu_ms_per_viewer_s`` is the CPU time of the event loop's thread, which does everything that a
 viewer costs (headers, encryption, ``sendto``, RTCP, ICE), over viewers and seconds. Drawing and encoding
 happen once in another thread and are not in it. ``late_percent`` is how many pictures came more than 100 ms
 after their capture, or never. ``one_core`` is the same again with all of the sender, encoder included, held to
-one core. ``marginal_ms_per_viewer_s`` is the cross-check from
-the whole process: (cpu(N) - cpu(1)) / (N - 1).
+one core. ``marginal_ms_per_viewer_s`` is the cross-check from the whole process: (cpu(N) - cpu(1)) / (N - 1).
 """
 
 from __future__ import annotations
@@ -20,37 +16,27 @@ import os
 import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
 from multiprocessing.connection import Connection
 from typing import Any
-from urllib.parse import urljoin
 
-import cv2
-import numpy as np
 import uvicorn
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from av import VideoFrame
 from fastapi import FastAPI
 
-from stream.bench.counter import PacketCounter
+from stream.bench import stock
 from stream.bench.drain import OneHub, Recorder
-from stream.errors import LookoutError
-from stream.frames import Frame, Tracks
+from stream.bench.texture import BITRATE, HEIGHT, RATE, WIDTH, play
+from stream.bench.watchers import receive, watch
 from stream.webrtc.hub import Hub
 from stream.webrtc.whep import WhepService
 
-WIDTH, HEIGHT, RATE = 1280, 720, 30
-BITRATE = 2_400_000  # the rate buffer keeps x264 below its target: about 2 Mbit/s come out
 COUNTS = (1, 4, 16, 48)
 ON_ONE_CORE = 100
 LATE_S = 0.1
 VIEWERS_A_PROCESS = 16
-SETTLE_S = 1.5
-JOIN_TIMEOUT_S = 60.0
 
 
 def run(
@@ -61,8 +47,6 @@ def run(
     Raises:
         LookoutError: viewers could not join.
     """
-    from stream.bench import stock  # which builds on this module
-
     measured = asyncio.run(_measure_all(seconds, sorted({1, *counts})))
     alone = measured[0]
     return {
@@ -154,7 +138,7 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on:
     try:
         for _, pipe in watchers:
             await receive(pipe)
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(stock.SETTLE_S)
         recorder = Recorder()
         hub.join(recorder)
         before = (time.perf_counter(), time.thread_time(), time.process_time(), hub.bytes, hub.units)
@@ -188,93 +172,3 @@ async def _measure(hub: Hub, url: str, viewers: int, seconds: float, viewers_on:
         late_percent=100 * sum(age_s > LATE_S for age_s in ages_s) / max(1, len(ages_s)),
         worst_ms=1000 * max(ages_s, default=inf),
     )
-
-
-async def receive(pipe: Connection) -> str:
-    """What the viewers' process says next."""
-
-    def receive() -> str:
-        if not pipe.poll(JOIN_TIMEOUT_S):
-            raise LookoutError(f"the benchmark's viewers did not answer within {JOIN_TIMEOUT_S:g} s")
-        try:
-            return str(pipe.recv())
-        except EOFError as error:
-            raise LookoutError("the benchmark's viewers ended early; their error is above") from error
-
-    return await asyncio.to_thread(receive)
-
-
-def play(hub: Hub, stop: threading.Event) -> None:
-    """Show the clip there and back."""
-    clip = pictures()
-    started_at, index = time.monotonic(), 0
-    while not stop.wait(max(0.0, started_at + index / RATE - time.monotonic())):
-        there_and_back = index % 126
-        picture = clip[min(there_and_back, 126 - there_and_back)]
-        hub.show(Frame(picture, index, index / RATE, time.monotonic()), Tracks.empty())
-        index += 1
-
-
-def pictures() -> list[VideoFrame]:
-    """A textured picture that drifts: enough detail to use the whole bit rate."""
-    rng = np.random.default_rng(0)
-    texture = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT + 128, WIDTH + 128), np.uint8), (0, 0), 1.2)
-    clip = []
-    for step in range(64):
-        picture = VideoFrame(WIDTH, HEIGHT, "yuv420p")
-        planes = [np.frombuffer(memoryview(plane), np.uint8) for plane in picture.planes]
-        planes[0].reshape(HEIGHT, -1)[:, :WIDTH] = texture[step : step + HEIGHT, 2 * step : 2 * step + WIDTH]
-        for plane in planes[1:]:
-            plane[:] = 128
-        clip.append(picture)
-    return clip
-
-
-def watch(url: str, count: int, pipe: Connection, cores: Sequence[int] = ()) -> None:
-    """The viewers' process: join, say so, count until told to leave; on ``cores`` where they are given."""
-    if cores:
-        os.sched_setaffinity(0, cores)
-    asyncio.run(_watch_all(url, count, pipe))
-
-
-async def _watch_all(url: str, count: int, pipe: Connection) -> None:
-    joined = [await join(url) for _ in range(count)]
-    pipe.send("joined")
-    await asyncio.to_thread(pipe.recv)
-    counters = [counter for _, counter, _ in joined]
-    pipe.send(
-        json.dumps(
-            {
-                "received": sum(c.received for c in counters),
-                "missing": sum(c.missing for c in counters),
-                "arrivals": [c.arrivals for c in counters],
-            }
-        )
-    )
-    await asyncio.gather(*(connection.close() for connection, _, _ in joined))
-
-
-async def join(url: str) -> tuple[RTCPeerConnection, PacketCounter, str]:
-    """One viewer: its connection, what it counts, and the address of its session."""
-    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    connection.addTransceiver("video", direction="recvonly")
-    connected = asyncio.Event()
-
-    @connection.on("connectionstatechange")
-    def changed() -> None:
-        if connection.connectionState == "connected":
-            connected.set()
-
-    await connection.setLocalDescription(await connection.createOffer())
-    body = connection.localDescription.sdp.encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/sdp"})
-    answer, location = await asyncio.to_thread(_post, request)
-    await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-    await asyncio.wait_for(connected.wait(), 10)
-    return connection, PacketCounter(connection), location
-
-
-def _post(request: urllib.request.Request) -> tuple[str, str]:
-    """The answer, and the address of the session."""
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return response.read().decode(), urljoin(request.full_url, response.headers["Location"])

@@ -26,7 +26,7 @@ import httpx2 as httpx
 import numpy as np
 
 from stream.bench.chromium import chromium, wait_for, watching_page
-from stream.bench.viewers import watch
+from stream.bench.watchers import watch
 from tests.benchmarks.running import Figures, arguments, asking, ending, told, watching
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from aiortc.rtp import RtcpSrPacket, RtpPacket
 from av import VideoFrame
 
 from stream import barcode
-from stream.bench import viewers as bench
+from stream.bench import watchers as bench
 from stream.encode import EncodedUnit
 from stream.webrtc import sessions, whep
 from stream.webrtc.rendition import Rendition
