@@ -12,8 +12,9 @@ Knows nothing of checkpoints or measuring.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ _LEAST_SLOPE = 0.01
 _AT_ONCE = 64
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +97,32 @@ def fit_rcnn(model: Rcnn, examples: list[Example], seed: int, say: Say) -> None:
     if not with_objects:
         raise DataError("no picture has an object; there is nothing to learn")
     if config.steps:
-        say(f"fine-tuned: loss {fine_tune(model.train(), with_objects, seed):.3f} at the end")
+        say(f"fine-tuned: loss {fine_tune(model.train(), with_objects, seed, say):.3f} at the end")
     model.eval()
     with torch.no_grad():
-        near = [_near(model, example) for example in with_objects]
+        near = [_near(model, each) for each in _counted(with_objects, "described near objects", say)]
         say(
             f"described near objects: {sum(len(each.boxes) for each in near)} regions of {len(near)} pictures"
         )
         for class_, name in enumerate(config.names):
             _fit_ridge(model, near, class_, name, say)
-        searched = [_searched(model, each) for each in chosen(with_objects, config.pictures, seed)]
+        some = chosen(with_objects, config.pictures, seed)
+        searched = [_searched(model, each) for each in _counted(some, "searched", say)]
         say(f"searched: {sum(len(each.boxes) for each in searched)} regions of {len(searched)} pictures")
         for class_, name in enumerate(config.names):
             _fit_svm(model, near, searched, class_, name, seed, say)
             _calibrate(model, searched, class_, name, say)
 
 
-def fine_tune(model: Rcnn, examples: list[Example], seed: int) -> float:
+def _counted(things: Sequence[T], what: str, say: Say) -> Iterator[T]:
+    """The things, with a word after every tenth of them: it may be the only one for half an hour."""
+    for number, thing in enumerate(things, start=1):
+        yield thing
+        if number * 10 // len(things) > (number - 1) * 10 // len(things):
+            say(f"{what}: {number} of {len(things)}")
+
+
+def fine_tune(model: Rcnn, examples: list[Example], seed: int, say: Say) -> float:
     """Train the backbone as a classifier of C classes and background; the mean loss of the last steps."""
     config, device = model.config, model.filters.device
     head = nn.Linear(model.backbone.top_channels, len(config.names) + 1).to(device)
@@ -120,7 +131,7 @@ def fine_tune(model: Rcnn, examples: list[Example], seed: int) -> float:
     weights = [*model.backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.SGD(weights, config.learning_rate, _MOMENTUM, weight_decay=_DECAY)
     losses: list[float] = []
-    for part in _steps(examples, config.steps, seed):
+    for part in _counted(list(_steps(examples, config.steps, seed)), "fine-tuning", say):
         features, classes = zip(*(_sampled(model, example) for example in part), strict=True)
         logits = head(torch.cat(features))
         loss = functional.cross_entropy(logits, torch.cat(classes).to(device))
