@@ -99,7 +99,7 @@ class FasterRcnnPart(NetworkPart):
     family: Literal["faster-rcnn"]
     backbone: BackboneName = "efficientnet_lite0"
     pooling: Literal["align", "max"] = "align"
-    anchor_sizes: AnchorSizes = (128, 256, 512)
+    anchor_sizes: AnchorSizes = (48, 96, 192)
     anchor_ratios: AnchorRatios = (0.5, 1.0, 2.0)
     rpn_width: Annotated[int, Field(ge=8, le=2048)] = 512
     proposals: Proposals = 300
@@ -182,7 +182,7 @@ class RcnnPart(NetworkPart):
     steps: Annotated[int, Field(ge=0, le=1000000)] = 200
     learning_rate: Positive = 0.001
     pictures: Annotated[int, Field(ge=1)] = 200
-    regions: Proposals = 600
+    regions: Proposals = 2000
     rounds: Annotated[int, Field(ge=0, le=10)] = 2
     cost: Positive = 0.001
     ridge: Positive = 1000.0

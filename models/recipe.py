@@ -38,7 +38,8 @@ class TrainingSource(Strict):
     map: dict[str, str] | None = None
     """As to measure by."""
     labelled: Literal["all", "partial"] = "all"
-    """``partial``: objects without a box may be anywhere in these pictures."""
+    """``partial``: objects without a box may be anywhere in these pictures. Only a family that learns by cells can
+    leave places open by itself; for others ``lookout label --add-to`` marks them."""
     extend_top: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Grow boxes upwards by this part of their height, where annotators left out the heads."""
     repeat: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -204,6 +205,23 @@ class Recipe(Strict):
     def _sizes_fit(self) -> Recipe:
         if self.augmentation.sizes != (1.0, 1.0) and not self.model.by_cell:
             raise ValueError(f"a {self.model.family} has one input size; remove augmentation.sizes")
+        return self
+
+    @model_validator(mode="after")
+    def _partial_fits(self) -> Recipe:
+        if not self.model.by_cell and any(source.labelled == "partial" for source in self.data.train):
+            raise ValueError(
+                f"data.train: a {self.model.family} cannot learn from pictures that are labelled: partial; "
+                "remove that, and mark what has no box: lookout label --add-to"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_batches(self) -> Recipe:
+        if getattr(self.model, "training", None) == "alternating" and self.schedule.accumulate > 1:
+            raise ValueError(
+                "schedule.accumulate: would have both losses in every step; leave it out with training: alternating"
+            )
         return self
 
     def network(self) -> dict[str, Any]:

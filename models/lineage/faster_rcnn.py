@@ -25,7 +25,7 @@ from models.target import Target
 
 @dataclass(frozen=True, slots=True)
 class FasterRcnnConfig:
-    """All that is needed to build the network again; the numbers are the paper's."""
+    """All that is needed to build the network again; but for the anchors' sizes the numbers are the paper's."""
 
     names: tuple[str, ...]
     input_height: int = 320
@@ -35,8 +35,9 @@ class FasterRcnnConfig:
     pooling: Literal["align", "max"] = "align"
     """RoIAlign, or the RoI max pooling of the paper. That rounds boxes to whole cells: where one comes to lie halfway
     between two, onnxruntime's millionth of a pixel decides otherwise, and an export may miss its proof."""
-    anchor_sizes: tuple[int, ...] = (128, 256, 512)
-    """In input pixels; the paper's are for pictures whose shorter side is 600."""
+    anchor_sizes: tuple[int, ...] = (48, 96, 192)
+    """In input pixels. The paper's 128, 256 and 512 are for pictures whose shorter side is 600; where one fits nowhere
+    into the input, it proposes but never learns."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Heights by widths."""
     rpn_width: int = 512
@@ -46,7 +47,8 @@ class FasterRcnnConfig:
     """Regions learned from in a picture, a quarter of them objects at most."""
     training: Literal["joint", "alternating"] = "joint"
     """``alternating``: every other step lowers the losses of the proposal network alone, the steps between
-    those of the head. The paper instead alternates between four whole trainings, with stored proposals."""
+    those of the head, as long as a step is one batch (no ``schedule.accumulate``). The paper instead alternates
+    between four whole trainings, with stored proposals."""
     frozen_norm: bool = True
     """False: batch norm learns its statistics, as a backbone without ImageNet weights needs."""
 

@@ -1,13 +1,15 @@
 """Faster R-CNN on a feature pyramid (Lin et al., arXiv 1612.03144), as torchvision trained and published it.
 
 Every level proposes objects of its own size; regions are looked at on the level that fits them, by two
-fully connected layers. Tensors have torchvision's names, so that its checkpoints load as they are. Knows
-nothing of data or ONNX.
+fully connected layers. Tensors have torchvision's names, so that its checkpoints load as they are. Learns as
+the paper has it; torchvision's own training lets the head's smooth L1 loss turn linear at a ninth, not at 1.
+Knows nothing of data or ONNX.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from models.target import Target
 
 _POOL_SIZE = 7
 _DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101}
+_OLD_NAME = re.compile(r"((?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
+_OLD_RPN_NAME = re.compile(r"(rpn\.head\.conv)\.(weight|bias)$")
 PUBLISHED_EPSILON = 0.0
 """Of batch norm in torchvision's published detectors."""
 
@@ -133,7 +137,7 @@ class FasterRcnnFpn(Detector):
         """
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-            self.load_state_dict(_without_counters(weights), strict=True)
+            self.load_state_dict(_renamed(_without_counters(weights)), strict=True)
         except (OSError, pickle.UnpicklingError, RuntimeError, AttributeError, EOFError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(
@@ -145,6 +149,15 @@ class FasterRcnnFpn(Detector):
 def _without_counters(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Frozen batch norm does not count batches."""
     return {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+
+
+def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the files published before its convolutions became blocks, as ``fasterrcnn_resnet50_fpn_coco-258fb6c6.pth``,
+    with today's names: ``inner_blocks.0.weight`` is ``inner_blocks.0.0.weight``."""
+    return {
+        _OLD_NAME.sub(r"\1.0.\2", _OLD_RPN_NAME.sub(r"\1.0.0.\2", name)): value
+        for name, value in weights.items()
+    }
 
 
 def _plan(config: FasterRcnnFpnConfig) -> Proposing:

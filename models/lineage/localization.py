@@ -162,21 +162,19 @@ class Localization(Detector):
         return like.new_tensor([width, height, width, height])
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        """Cross entropy of all outputs but those on ignored areas, and L2 of those that have an object."""
+        """Cross entropy of all outputs but those on ignored areas, and L2 of those that have an object, both by the
+        number of objects, as in MultiBox: what an output is matched by is what it then learns from."""
         logits, corners = self(images)
         with torch.autocast(images.device.type, enabled=False):
             parts = [
                 self._picture(*picture)
                 for picture in zip(logits.float(), corners.float(), targets, strict=True)
             ]
-        class_sum, box_sum, counted, matched = (sum(part) for part in zip(*parts, strict=True))
-        return {
-            "class": class_sum / max(1, counted),
-            "box": BOX_WEIGHT * box_sum / max(1, matched),
-        }
+        class_sum, box_sum, matched = (sum(part) for part in zip(*parts, strict=True))
+        return {"class": class_sum / max(1, matched), "box": BOX_WEIGHT * box_sum / max(1, matched)}
 
-    def _picture(self, logits: Tensor, corners: Tensor, target: Target) -> tuple[Tensor, Tensor, int, int]:
-        """Summed losses of one picture and how many outputs are in each: class, box, counted, matched.
+    def _picture(self, logits: Tensor, corners: Tensor, target: Target) -> tuple[Tensor, Tensor, int]:
+        """Summed losses of one picture, class and box, and how many outputs answer for an object.
 
         Args:
             logits: (K, C + 1).
@@ -195,7 +193,7 @@ class Localization(Detector):
         counted = (labels != nothing) | ~in_ignored(self._to_pixels(corners.mean(1)), target.ignored)
         class_loss = functional.cross_entropy(logits[counted], labels[counted], reduction="sum")
         box_loss = errors[matching.outputs, matching.targets].sum()
-        return class_loss, box_loss, int(counted.sum()), len(matching.outputs)
+        return class_loss, box_loss, len(matching.outputs)
 
     def start_from_imagenet(self) -> None:
         self.backbone.load_imagenet()

@@ -48,15 +48,6 @@ class Scene:
         parts = (sample.image, sample.boxes, sample.classes, sample.ignored)
         return cls(*map(torch.from_numpy, parts))
 
-    def mirrored(self) -> Scene:
-        """Left for right."""
-        width = self.image.shape[1]
-
-        def turned(boxes: Tensor) -> Tensor:
-            return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
-
-        return Scene(self.image.flip(1), turned(self.boxes), self.classes, turned(self.ignored))
-
     def of_class(self, class_: int) -> Tensor:
         """The boxes of a class, float32 (M, 4)."""
         return self.boxes[self.classes == class_]
@@ -95,27 +86,6 @@ def negatives(scene: Scene, class_: int, boxes: Tensor, scores: Tensor, above: f
     rows = rows[background(scene, class_, boxes[rows])][: 20 * count]
     zeros = torch.zeros(len(rows), dtype=torch.int64)
     return rows[nms(boxes[rows], scores[rows], zeros, _DISTINCT)[:count]]
-
-
-def found(
-    scene: Scene, class_: int, boxes: Tensor, scores: Tensor, count: int, nms_threshold: float = _DISTINCT
-) -> tuple[Tensor, Tensor]:
-    """The best detections of a class in a picture, and whether each is right.
-
-    Returns:
-        scores float32 (K,), and bool (K,): the first to overlap an object by half or more. Those in
-        ignored areas are left out.
-    """
-    best = scores.topk(min(len(scores), 20 * count)).indices
-    zeros = torch.zeros(len(best), dtype=torch.int64)
-    rows = best[nms(boxes[best], scores[best], zeros, nms_threshold)[:count]]
-    objects = scene.of_class(class_)
-    right = torch.zeros(len(rows), dtype=torch.bool)
-    if len(objects):
-        overlaps = pairwise_iou(boxes[rows], objects)  # (K, M)
-        right[(overlaps >= 0.5).float().argmax(0)[overlaps.amax(0) >= 0.5]] = True
-    known = right | ~in_ignored(boxes[rows], scene.ignored)
-    return scores[rows][known], right[known]
 
 
 @dataclass(slots=True)

@@ -99,6 +99,8 @@ class Overfeat(Detector):
         self.regressor = self._head(inputs, 4, dropout=0.0)
         self._start_in_the_middle()
         self.levels = [self._level(scale) for scale in config.scales]
+        down, across = self._window
+        self._aspect = across / down  # but for the scales' rounding to whole strides
 
     def _head(self, inputs: int, outputs: int, dropout: float) -> nn.Sequential:
         """Dropout is the classifier's, as in the paper; what is to be a number does not take it well."""
@@ -117,6 +119,13 @@ class Overfeat(Detector):
         margin = (1 - FILLED) / 2
         last.bias.copy_(torch.tensor([margin, margin, 1 - margin, 1 - margin]))
 
+    @property
+    def _window(self) -> tuple[int, int]:
+        """Height and width of a window in pixels of its scale."""
+        cells = [size * self.config.pool for size in (self.config.window_height, self.config.window_width)]
+        down, across = (self._field + (count - 1) * self.backbone.stride for count in cells)
+        return down, across
+
     @torch.no_grad()
     def _level(self, scale: float) -> Level:
         """The windows of one scale, as many as its map has room for.
@@ -130,7 +139,7 @@ class Overfeat(Detector):
             for side in (config.input_height, config.input_width)
         )
         cells = [size * config.pool for size in (config.window_height, config.window_width)]
-        down, across = (self._field + (count - 1) * stride for count in cells)
+        down, across = self._window
         if height < down or width < across:
             raise ValueError(
                 f"scales: at {scale} the picture has {width}x{height} pixels and a window {across}x{down}; "
@@ -199,7 +208,7 @@ class Overfeat(Detector):
             class_sum, box_sum = logits.new_zeros(2, dtype=torch.float32).unbind()
             counted = positives = 0
             for one, its_edges, target in zip(logits.float(), edges.float(), targets, strict=True):
-                chosen = sample(windows, 1 - one.detach().softmax(-1)[:, -1], target)
+                chosen = sample(windows, self._aspect, 1 - one.detach().softmax(-1)[:, -1], target)
                 class_sum = class_sum + _class_loss(one, chosen, target)
                 box_sum = box_sum + _box_loss(its_edges, windows, chosen, target)
                 counted += len(chosen.positives) + len(chosen.negatives)

@@ -1,15 +1,19 @@
 """A pose as regression, looked at again and again: DeepPose (Toshev & Szegedy 2014, arXiv 1312.4659).
 
 Localization with K points in place of a box. The first stage regresses all K joints from the whole picture,
-as parts of its size. Each later stage cuts a square out of the picture around every joint's estimate, at a
-higher resolution than the first stage saw, and regresses how far the joint is from the square's centre; the
-square's side is a part of the pose's diameter. All stages are learned with L2, each by its own network, and
-later ones on squares that are as far off as the stage before is in this batch, drawn from a normal
-distribution (section 3.2). Two things differ from the paper: stages are learned together, and the diameter,
-there from a shoulder to the opposite hip, is the diagonal of all joints, so that any landmarks will do.
+as parts of its size. Each later stage cuts a square out of the picture around every joint's estimate, whose side
+is a part of the pose's diameter, brings it to one size, and regresses how far the joint is from its centre. All
+stages are learned with L2, each by its own network, and later ones on squares that are as far off as the stage
+before, drawn from a normal distribution (section 3.2).
+
+What differs from the paper: stages are learned together, so how far one is off is taken from the batch, for all
+joints as one and around 0; the first stage sees the whole picture and not the person's box, and no less of it than
+there is, so that squares only show more of a pose smaller than ``crop``; and the diameter, there from a shoulder to
+the opposite hip, is the diagonal of all joints, so that any landmarks will do.
 
 As a :class:`Detector`, the joints are its classes and a picture shows one body. A joint's box is a square of
-fixed size around it: only its centre says something, in annotations as well. Its score is the probability
+fixed size around it: only its centre says something, in annotations as well. One that the picture's edge or a
+crop has cut has lost its centre: its joint is neither there nor missing. Its score is the probability
 that the joint is in the picture, which the first stage learns besides. Mirror images turn left into right:
 train it without them (``augmentation.flip: 0``).
 
@@ -34,6 +38,9 @@ from models.target import Target
 
 POINT_WEIGHT = 50.0
 """As :data:`models.lineage.localization.BOX_WEIGHT`."""
+
+_WHOLE = 0.75
+"""A joint's square whose shorter side is less of the longer one has been cut."""
 
 SMALLEST_SIDE_PX = 16.0
 """Of a square: joints that all lie on one point have no diameter."""
@@ -152,10 +159,10 @@ class Pose(Detector):
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """The L2 loss of each stage's joints and the cross entropy of their presence."""
-        points, seen = joints_of(targets, len(self.config.names))
+        points, seen, known = joints_of(targets, len(self.config.names))
         found, presence = self.first(images)
-        there = seen.float()
-        losses = {"presence": functional.binary_cross_entropy_with_logits(presence, there)}
+        doubt = functional.binary_cross_entropy_with_logits(presence, seen.float(), reduction="none")
+        losses = {"presence": doubt[known].sum() / known.sum().clamp(min=1)}
         losses["stage 1"] = _squares((found - points) / self._size(found), seen)
         sides = self._true_sides(points, seen)
         spread = _spread(found.detach() - points, seen)
@@ -203,21 +210,33 @@ def crops(images: Tensor, centres: Tensor, sides: Tensor, size: int) -> Tensor:
     return found.transpose(1, 2).reshape(-1, images.shape[1], size, size)
 
 
-def joints_of(targets: list[Target], joints: int) -> tuple[Tensor, Tensor]:
-    """The centres (B, K, 2) of the boxes of each class, and whether there is one (B, K).
+def joints_of(targets: list[Target], joints: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the joints are, by the boxes of each class.
 
-    Of several boxes of a class the first counts; of none, the point is (0, 0).
+    Of several whole boxes of a class the first counts.
+
+    Returns:
+        float32 (B, K, 2), the centre of a whole box, else 0; bool (B, K), whether there is one; and bool (B, K),
+        whether that is known: not where a box is cut, nor where there is none but an ignored one may be its.
     """
     device = targets[0].boxes.device
     points = torch.zeros(len(targets), joints, 2, device=device)
     seen = torch.zeros(len(targets), joints, dtype=torch.bool, device=device)
+    known = torch.ones_like(seen)
     for picture, target in enumerate(targets):
-        centres = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
+        centres, sides = (
+            (target.boxes[:, :2] + target.boxes[:, 2:]) / 2,
+            target.boxes[:, 2:] - target.boxes[:, :2],
+        )
+        whole = sides.amin(1) >= _WHOLE * sides.amax(1)
         for joint in range(joints):
-            rows = (target.classes == joint).nonzero()[:, 0]
+            of_joint = target.classes == joint
+            rows = (of_joint & whole).nonzero()[:, 0]
             if len(rows):
                 points[picture, joint], seen[picture, joint] = centres[rows[0]], True
-    return points, seen
+            else:
+                known[picture, joint] = not of_joint.any() and not len(target.ignored)
+    return points, seen, known
 
 
 def detected_joints(found: Tensor, wanted: Tensor, seen: Tensor, part: float) -> Tensor:

@@ -162,7 +162,7 @@ class Rcnn(Detector):
     def bettered(self, maps: Tensor, boxes: Tensor) -> Tensor:
         """Boxes (..., 4) with these maps as the regressions of each class would have them: (..., C, 4)."""
         ways = functional.linear(maps, self.ways.flatten(0, 1), self.offsets.flatten())
-        return decode(ways.view(*boxes.shape[:-1], -1, 4), boxes[..., None, :])
+        return decode(ways.view(*boxes.shape[:-1], len(self.ways), 4), boxes[..., None, :])
 
     def start_from_imagenet(self) -> None:
         self.backbone.load_imagenet()

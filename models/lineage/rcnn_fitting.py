@@ -25,9 +25,9 @@ from models.augment import letterboxed
 from models.boxes import pairwise_iou
 from models.coco import Example
 from models.errors import DataError
-from models.lineage.box_coding import encode
-from models.lineage.mining import Cache, Scene, chosen, found, negatives
-from models.lineage.platt import fit_platt
+from models.lineage.box_coding import clip, encode
+from models.lineage.calibration import curve_of, judge
+from models.lineage.mining import Cache, Scene, chosen, negatives
 from models.lineage.rcnn import Features, Rcnn
 from models.lineage.regions import match_regions, sample
 from models.target import Target
@@ -46,8 +46,6 @@ _VIOLATED = -1.0
 _NEGATIVES = 20
 """At most so many a picture and round."""
 _TOLERANCE = 0.01
-_DETECTIONS = 30
-_LEAST_SLOPE = 0.01
 _AT_ONCE = 64
 
 Say = Callable[[str], None]
@@ -275,11 +273,12 @@ def _scale(features: Iterable[Tensor]) -> float:
 
 def _calibrate(model: Rcnn, searched: list[Searched], class_: int, name: str, say: Say) -> None:
     """From proposals alone: the objects' own boxes are not there when it counts."""
+    height, width = model.config.input_height, model.config.input_width
     judged = []
     for each in searched:
         margins = model.margins(each.top.to(model.filters.device))[:, class_].cpu()
-        judged.append(found(each.scene, class_, each.better[:, class_], margins, _DETECTIONS))
-    scores, right = torch.cat([each[0] for each in judged]), torch.cat([each[1] for each in judged])
-    slope, offset = fit_platt(scores, right)
-    model.curves[class_] = torch.tensor([max(slope, _LEAST_SLOPE), offset])
-    say(f"{name}, calibrated: {int(right.sum())} right and {int((~right).sum())} wrong detections")
+        boxes = clip(each.better[:, class_], height, width)
+        judged.append(judge(each.scene, class_, boxes, margins, model.nms_threshold))
+    curve = curve_of(judged)
+    model.curves[class_] = torch.tensor([curve.slope, curve.offset])
+    say(f"{name}, calibrated: {curve.right} right and {curve.wrong} wrong detections")

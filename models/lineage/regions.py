@@ -45,7 +45,7 @@ def match_anchors(anchors: Tensor, target: Target, high: float = 0.7, low: float
         int64 (N,): the row of its ground truth, -1 for background, -2 for neither.
     """
     overlaps = pairwise_iou(anchors, target.boxes)  # (N, M)
-    if overlaps.shape[1] == 0:
+    if 0 in overlaps.shape:
         background = torch.full((len(anchors),), -1, device=anchors.device)
         return torch.where(in_ignored(anchors, target.ignored), -2, background)
     best, row = overlaps.max(1)

@@ -14,16 +14,12 @@ from torch import Tensor, nn
 from models.coco import Example
 from models.detector import Config, Detector
 from models.errors import DataError
-from models.lineage.mining import Scene, found
-from models.lineage.platt import fit_platt
+from models.lineage.calibration import curve_of, judge
+from models.lineage.mining import Scene
 from models.lineage.pyramid import Windows, object_boxes
 
 CALIBRATED = 200
-"""Pictures on which probabilities are measured, at most,"""
-_DETECTIONS = 30
-"""and detections a picture."""
-_LEAST_SLOPE = 0.01
-"""However poor a detector is, a higher score is not less likely to be right."""
+"""Pictures on which probabilities are measured, at most."""
 
 
 class SlidingDetector(Detector):
@@ -81,11 +77,9 @@ class SlidingDetector(Detector):
         boxes = self.boxes().cpu()
         scores = [self.window_scores(self.picture(scene))[0].cpu() for scene in scenes]
         for class_, name in enumerate(self.config.names):
-            judged = [
-                found(scene, class_, boxes, each[:, class_], _DETECTIONS, self.nms_threshold)
+            curve = curve_of(
+                judge(scene, class_, boxes, each[:, class_], self.nms_threshold)
                 for scene, each in zip(scenes, scores, strict=True)
-            ]
-            its_scores, right = (torch.cat(parts) for parts in zip(*judged, strict=True))
-            slope, offset = fit_platt(its_scores, right)
-            self.curves[class_] = torch.tensor([max(slope, _LEAST_SLOPE), offset])
-            say(f"{name}, calibrated: {int(right.sum())} right and {int((~right).sum())} wrong detections")
+            )
+            self.curves[class_] = torch.tensor([curve.slope, curve.offset])
+            say(f"{name}, calibrated: {curve.right} right and {curve.wrong} wrong detections")

@@ -62,20 +62,23 @@ class Sampled:
 
 
 @torch.no_grad()
-def sample(windows: Tensor, objectness: Tensor, target: Target) -> Sampled:
+def sample(windows: Tensor, aspect: float, objectness: Tensor, target: Target) -> Sampled:
     """Choose the windows of one picture that a step learns from.
 
     An object that no window fits well is learned from the window that fits it best, if that fits at all.
 
     Args:
-        windows: float32 (N, 4), all of one shape, in input pixels.
+        windows: float32 (N, 4), all nearly of one shape, in input pixels.
+        aspect: that shape, width to height.
         objectness: float32 (N,), how much the classifier takes each for an object now.
         target: the picture's ground truth.
+
+    Returns:
+        Some windows with an object, and three times as many without.
     """
     fit = windows.new_zeros(len(windows), 1)
     if len(target.boxes):
-        size = windows[0, 2:] - windows[0, :2]
-        fit = pairwise_iou(windows, ideal_windows(target.boxes, float(size[0] / size[1])))  # (N, M)
+        fit = pairwise_iou(windows, ideal_windows(target.boxes, aspect))  # (N, M)
     best, objects = fit.max(1)
     positive = best >= POSITIVE_IOU
     if len(target.boxes):

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container
+from dataclasses import asdict, dataclass
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
 from export.catalogue import DEFAULT, resolve_model
 from export.convert import export_model
+from models.bootstrap import drawn_ap50, lead
 from models.coco import Example, examples_of, read_coco
 from models.evaluate import Prediction, ground_truth, judged
 from stream.detector import Detector
@@ -54,11 +59,14 @@ PROPOSED = 10
 Say = Callable[[str], None]
 
 
-class _Figures(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Figures:
     seconds: float
     proposing_s: float
     ap: float
     ap50: float
+    drawn: npt.NDArray[np.float64] | None = None
+    """AP50 on draws of pictures; None where these figures are an earlier run's."""
 
 
 def run(
@@ -83,8 +91,9 @@ def run(
 
     Returns:
         By system: ``seconds_per_image`` (the median), of which ``proposing_s``, ``AP50``, ``AP`` and ``speed_up``
-        over R-CNN; ``lecture_speed_up`` for those that the lecture times; ``missing`` checkpoints; ``earlier``,
-        the systems whose figures are of that earlier run.
+        over R-CNN; ``lead``: of each by how much its AP50 is ahead of the next, see :mod:`models.bootstrap`;
+        ``lecture_speed_up`` for those that the lecture times; ``missing`` checkpoints; ``earlier``, the systems
+        whose figures are of that earlier run.
 
     Raises:
         UsageError: there is no checkpoint at all, or ``beside`` is no such file.
@@ -103,7 +112,8 @@ def run(
         say(f"measuring {key}")
         figures[key] = _measured(model, annotations, images, device)
     figures = {key: figures[key] for key in (*SYSTEMS, EMBEDDED) if key in figures}
-    say(_table(figures, earlier))
+    leads = _leads(figures)
+    say(_table(figures, earlier, leads))
     if plot is not None:
         _draw(figures, earlier, plot)
     return {
@@ -111,6 +121,7 @@ def run(
         "proposing_s": {key: round(each.proposing_s, 5) for key, each in figures.items()},
         "AP50": {key: round(each.ap50, 4) for key, each in figures.items()},
         "AP": {key: round(each.ap, 4) for key, each in figures.items()},
+        "lead": leads,
         "speed_up": _speed_ups({key: each.seconds for key, each in figures.items()}),
         "lecture_speed_up": _speed_ups(LECTURE_S),
         "missing": missing,
@@ -122,9 +133,13 @@ def _earlier(path: Path, keys: list[str]) -> dict[str, _Figures]:
     """Of an earlier run, the figures of those systems that it measured."""
     try:
         parts = json.loads(path.read_text())
-        columns = [parts[name] for name in ("seconds_per_image", "proposing_s", "AP", "AP50")]
+        seconds, proposing_s, ap, ap50 = (
+            parts[name] for name in ("seconds_per_image", "proposing_s", "AP", "AP50")
+        )
         return {
-            key: _Figures(*(float(column[key]) for column in columns)) for key in keys if key in columns[0]
+            key: _Figures(float(seconds[key]), float(proposing_s[key]), float(ap[key]), float(ap50[key]))
+            for key in keys
+            if key in seconds
         }
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
@@ -137,10 +152,23 @@ def _speed_ups(seconds: dict[str, float]) -> dict[str, float]:
     return {key: round(seconds["rcnn"] / each, 1) for key, each in seconds.items() if "rcnn" in seconds}
 
 
-def _table(figures: dict[str, _Figures], earlier: Container[str]) -> str:
+def _leads(figures: dict[str, _Figures]) -> dict[str, dict[str, Any]]:
+    """Of each system that was measured now, ``over`` which it is next ahead in AP50, and by how much."""
+    drawn = {key: each.drawn for key, each in figures.items() if each.drawn is not None}
+    order = sorted(drawn, key=lambda key: figures[key].ap50, reverse=True)
+    return {
+        key: {"over": below}
+        | {name: round(value, 4) for name, value in asdict(lead(drawn[key], drawn[below])).items()}
+        for key, below in pairwise(order)
+    }
+
+
+def _table(figures: dict[str, _Figures], earlier: Container[str], leads: dict[str, dict[str, Any]]) -> str:
     """The figures in columns, the lecture's on the right."""
     table = Table(
-        "", "AP50", "s a picture", "proposing", "speed-up", "lecture's AP50", "s", "speed-up", box=None
+        *("", "AP50", "ahead of", "by", "s a picture", "proposing", "speed-up"),
+        *("lecture's AP50", "s", "speed-up"),
+        box=None,
     )
     for column in table.columns[1:]:
         column.justify = "right"
@@ -182,7 +210,9 @@ def _measured(model: Path, annotations: Path, images: Path, device: Device) -> _
         seconds.append(perf_counter() - started)
         predictions.append(Prediction(example.image_id, found.boxes, found.scores, found.classes))
     metrics = judged(ground_truth(file, detector.spec.names), detector.spec.names, predictions)
-    return _Figures(median(seconds), _proposing_s(detector, examples[:PROPOSED]), metrics.AP, metrics.AP50)
+    drawn = drawn_ap50(file, detector.spec.names, predictions)
+    proposing_s = _proposing_s(detector, examples[:PROPOSED])
+    return _Figures(median(seconds), proposing_s, metrics.AP, metrics.AP50, drawn)
 
 
 def _proposing_s(detector: Detector, examples: list[Example]) -> float:

@@ -96,6 +96,16 @@ def test_the_newcomers_recipe_explains_every_line() -> None:
             "name: mine\nmodel: {family: yolo-v1}\ndistillation: {teacher: t.pt}",
             r"a yolo-v1 has no cells to be taught in; remove distillation$",
         ),
+        (
+            "images: pictures}",
+            "images: pictures, labelled: partial}\nmodel: {family: yolo-v1}",
+            r"a yolo-v1 cannot learn from pictures that are labelled: partial; .* lookout label --add-to$",
+        ),
+        (
+            "epochs: 3}",
+            "epochs: 3, accumulate: 2}\nmodel: {family: faster-rcnn, training: alternating}",
+            r"schedule\.accumulate: would have both losses in every step; .* training: alternating$",
+        ),
     ],
 )
 def test_mistakes_are_named_by_their_path(tmp_path: Path, before: str, after: str, message: str) -> None:

@@ -43,6 +43,14 @@ def test_checkpoints_are_compared(shared: Path, tmp_path: Path) -> None:
     assert set(figures["AP50"]) == {"localization", "lookout_nano"}
     assert "rcnn" in figures["missing"]
     assert figures["speed_up"] == {}
+    ahead = figures["lead"]
+    assert (set(ahead), ahead["lookout_nano"]["over"]) == ({"lookout_nano"}, "localization")
+    assert (
+        0
+        < ahead["lookout_nano"]["low"]
+        <= ahead["lookout_nano"]["difference"]
+        <= ahead["lookout_nano"]["high"]
+    )
     assert figures["lecture_speed_up"] == {"rcnn": 1, "fast_rcnn": 25, "faster_rcnn": 250}
     assert figures["proposing_s"] == {"localization": 0, "lookout_nano": 0}
     judged = evaluate(
@@ -60,6 +68,7 @@ def test_checkpoints_are_compared(shared: Path, tmp_path: Path) -> None:
         tmp_path, few, data / "images", plot=tmp_path / "both.png", beside=published, say=said.append
     )
     assert beside["earlier"] == ["rcnn"]
+    assert beside["lead"] == figures["lead"], "an earlier run has figures, but not what each picture gave"
     assert list(beside["AP50"]) == ["localization", "rcnn", "lookout_nano"]
     assert beside["AP50"]["localization"] == figures["AP50"]["localization"], "what is here is measured here"
     assert (beside["AP50"]["rcnn"], beside["AP"]["rcnn"], beside["proposing_s"]["rcnn"]) == (0.8, 0.4, 0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,24 @@ def test_one_batch_is_learned() -> None:
     print("loss", " ".join(f"{value:.2f}" for value in seen))
     assert seen[-1] < seen[0] / 2
     assert all(parameter.grad is not None for parameter in learning)
+
+
+def test_the_names_of_the_files_that_torchvision_published_first(tmp_path: Path) -> None:
+    """The convolutions of the pyramid and of the RPN were no blocks then."""
+    model, other = small(), small()
+    old = {
+        re.sub(r"(_blocks\.\d)\.0\.|(rpn\.head\.conv)\.0\.0\.", r"\1\2.", name): value
+        for name, value in model.state_dict().items()
+    }
+    assert {
+        "backbone.fpn.inner_blocks.0.weight",
+        "backbone.fpn.layer_blocks.3.bias",
+        "rpn.head.conv.bias",
+    } < set(old)
+    torch.save(old, tmp_path / "old.pth")
+    other.load_torchvision(tmp_path / "old.pth")
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
 
 
 def test_checkpoints_load_or_say_why_not(tmp_path: Path) -> None:

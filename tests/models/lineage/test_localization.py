@@ -54,7 +54,25 @@ def test_losses_by_hand() -> None:
     found = model.losses(torch.zeros(1, 3, HEIGHT, WIDTH), [target])
     assert found["box"].item() == pytest.approx(BOX_WEIGHT * (0.75 - 0.5) ** 2 / 2)
     right = -(1 - math.log(2 + math.e))
-    assert found["class"].item() == pytest.approx((math.log(3) + right) / 2, rel=1e-5)
+    assert found["class"].item() == pytest.approx(math.log(3) + right, rel=1e-5)
+
+
+@torch.no_grad()
+def test_an_output_learns_from_what_it_is_matched_by() -> None:
+    """The left output has the object's class, the right one its place: whoever answers, the loss is no less."""
+    model = _model(boxes=2)
+    target = _target([[96.0, 0, 128, 96]], [1])
+    for offset in (0.0, 0.1, 0.2, 0.3):
+        corners = [[0.6 - offset, 0, 0.9, 1], [0.7, 0, 1, 1]]
+        _says(model, [[0.0, 2, 0], [0, 0, 0]], corners)
+        total = sum(part.item() for part in model.losses(torch.zeros(1, 3, HEIGHT, WIDTH), [target]).values())
+        box = [
+            BOX_WEIGHT * sum((a - b) ** 2 for a, b in zip(c, (0.75, 0, 1, 1), strict=True)) / 2
+            for c in corners
+        ]
+        left, right = math.log(2 + math.exp(2)), math.log(3)  # what "nothing" costs each
+        either = [box[0] + (left - 2) + right, box[1] + right + left]
+        assert total == pytest.approx(min(either), rel=1e-4)
 
 
 @torch.no_grad()
@@ -76,7 +94,7 @@ def test_an_output_on_an_ignored_area_is_not_told_that_nothing_is_there() -> Non
     images = torch.zeros(1, 3, HEIGHT, WIDTH)
     right = torch.tensor([[60.0, 0, 128, 96]])
     assert model.losses(images, [_target([], [], right)])["class"].item() == pytest.approx(math.log(3))
-    both = (math.log(3) + math.log(2 + math.exp(3))) / 2
+    both = math.log(3) + math.log(2 + math.exp(3))
     assert model.losses(images, [_target([], [])])["class"].item() == pytest.approx(both, rel=1e-5)
     assert model.losses(images, [_target([], [])])["box"].item() == 0
 

@@ -108,9 +108,26 @@ def test_nothing_annotated_teaches_that_nothing_is_there() -> None:
 
 
 def test_joints_are_the_centres_of_their_boxes() -> None:
-    points, seen = joints_of([_target([(1, 7, 8), (1, 30, 30)]), _target([])], 2)
+    points, seen, known = joints_of([_target([(1, 7, 8), (1, 30, 30)]), _target([])], 2)
     assert points[0].tolist() == [[0, 0], [7, 8]]
     assert seen.tolist() == [[False, True], [False, False]]
+    assert known.all()
+
+
+def test_a_joint_that_a_crop_has_cut_is_neither_there_nor_missing() -> None:
+    cut = Target(torch.tensor([[0.0, 10, 4, 20]]), torch.tensor([0]), NONE, NONE, NONE)
+    hidden = Target(
+        torch.tensor([[5.0, 5, 15, 15]]), torch.tensor([0]), torch.tensor([[0.0, 0, 2, 9]]), NONE, NONE
+    )
+    points, seen, known = joints_of([cut, hidden], 2)
+    assert seen.tolist() == [[False, False], [True, False]]
+    assert known.tolist() == [[False, True], [True, False]], "the ignored box may be the second joint's"
+    assert points[1, 0].tolist() == [10, 10]
+    model = _model(stages=1)
+    _says(model, 0, [0.5, 0.5, 0.5, 0.5, 3.0, 0.0])
+    found = model.losses(torch.zeros(1, 3, HEIGHT, WIDTH), [cut])
+    assert found["presence"].item() == pytest.approx(0.6931, abs=1e-4), "of the second joint alone"
+    assert found["stage 1"].item() == 0
 
 
 def test_a_pose_without_extent_still_has_squares() -> None:

@@ -35,7 +35,7 @@ def test_which_windows_are_learned_from() -> None:
     """A window of 64x32 holds an object of 51.2 high best; moved by 16 pixels to the side it is half right."""
     windows = sliding_windows(1, 12, 8, 64, 32)
     target = _target([[32 + 10.0, 6.4, 32 + 22, 57.6]])  # ideal: the window at x = 32, the fourth
-    chosen = sample(windows, torch.zeros(12), target)
+    chosen = sample(windows, 0.5, torch.zeros(12), target)
     # 8 pixels aside: IoU 24/40 = 0.6; 16: 16/48 = 0.33, neither; 24: 8/56, a negative
     assert sorted(chosen.positives.tolist()) == [3, 4, 5]
     assert chosen.objects.tolist() == [0, 0, 0]
@@ -44,15 +44,15 @@ def test_which_windows_are_learned_from() -> None:
 
 def test_an_object_between_two_windows_is_not_lost() -> None:
     windows = sliding_windows(1, 3, 32, 64, 32)
-    chosen = sample(windows, torch.zeros(3), _target([[12.0 + 10, 6.4, 12 + 22, 57.6]]))
+    chosen = sample(windows, 0.5, torch.zeros(3), _target([[12.0 + 10, 6.4, 12 + 22, 57.6]]))
     assert chosen.positives.tolist() == [0], "IoU 20/44 is below half, but no window is better"
-    chosen = sample(windows, torch.zeros(3), _target([[8.0, 8, 10, 12]]))
+    chosen = sample(windows, 0.5, torch.zeros(3), _target([[8.0, 8, 10, 12]]))
     assert chosen.positives.tolist() == [], "an object of 4 pixels fits no window"
 
 
 def test_ignored_areas_are_no_background() -> None:
     windows = sliding_windows(1, 4, 32, 64, 32)
-    chosen = sample(windows, torch.zeros(4), _target([], ignored=[[30.0, 0, 70, 64], [100, 0, 104, 8]]))
+    chosen = sample(windows, 0.5, torch.zeros(4), _target([], ignored=[[30.0, 0, 70, 64], [100, 0, 104, 8]]))
     assert sorted(chosen.negatives.tolist()) == [0, 2], "the second is covered, the fourth covers a small one"
 
 
@@ -60,7 +60,7 @@ def test_the_most_offending_windows_are_among_the_negatives() -> None:
     windows = sliding_windows(10, 10, 16, 64, 32)
     objectness = torch.linspace(0, 1, 100)
     torch.manual_seed(0)
-    chosen = sample(windows, objectness, _target([])).negatives.tolist()
+    chosen = sample(windows, 0.5, objectness, _target([])).negatives.tolist()
     assert len(chosen) == len(set(chosen)) == FEWEST_NEGATIVES
     assert set(range(92, 100)) <= set(chosen)
     assert min(chosen) < 92 - FEWEST_NEGATIVES, "the others are from anywhere"
