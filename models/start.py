@@ -27,6 +27,7 @@ from models.coco_names import COCO_NAMES
 from models.detector import Detector
 from models.errors import RecipeError
 from models.families import FAMILIES
+from models.lineage.faster_rcnn_fpn import FasterRcnnFpn
 from models.megvii_onnx import folded_norm, is_megvii_onnx
 from models.megvii_weights import detector_of, read_megvii
 from models.megvii_weights import start_from as start_from_megvii
@@ -44,13 +45,14 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
 
     Args:
         model: is changed.
-        start: a checkpoint, an exported file, the name of an embedded model, or one of Megvii's files.
+        start: a checkpoint, an exported file, the name of an embedded model, one of Megvii's files, or, for a Faster
+            R-CNN on a pyramid, torchvision's.
         examples: training pictures, for the statistics that an exported file lacks.
 
     Raises:
         RecipeError: it is of another family or shape, is not float32, or is no such file.
         CheckpointError: it is no checkpoint.
-        DataError: a picture cannot be read, or a file of Megvii's is of another size.
+        DataError: a picture cannot be read, or a file of Megvii's or torchvision's is of another network.
     """
     embedded = _WEIGHTS / f"{start}.onnx"
     path = embedded if "/" not in start and embedded.is_file() else Path(start)
@@ -59,6 +61,8 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
             f"model.start: {start}: no such file; expected a checkpoint (.pt), an .onnx file that lookout export made "
             f"of one, or one of {', '.join(each.stem for each in _WEIGHTS.glob('*.onnx'))}"
         )
+    if model.family == FasterRcnnFpn.family and path.suffix == ".pth" and not is_checkpoint(path):
+        return _said(start, model, cast(FasterRcnnFpn, model).start_from_torchvision(path))
     if is_megvii(path) and (path.suffix == ".pth" or model.family == MegviiYolox.family):
         _check_family(model, MegviiYolox.family, start)
         said = start_from_megvii(cast(MegviiYolox, model), path)
@@ -72,6 +76,10 @@ def start_from(model: Detector, start: str, examples: Sequence[Example]) -> str:
         state, names = weights_of_onnx(path, model)
         taken = adopt(model, state, names, start)
         restore_statistics(model, _chosen(examples))
+    return _said(start, model, taken)
+
+
+def _said(start: str, model: Detector, taken: set[str]) -> str:
     anew = [name for name in model.config.names if name not in taken]
     return f"starting from {start}" + (f"; anew: {', '.join(anew)}" if anew else "")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.resnet import ResNet
+from models.coco_names import COCO_CATEGORIES
 from models.detector import Detector
 from models.errors import DataError
 from models.lineage.box_head import BoxPredictor, choose, head_losses, refined
@@ -144,6 +145,33 @@ class FasterRcnnFpn(Detector):
                 f"{path}: is not a torchvision Faster R-CNN of {self.config.backbone} with a pyramid and "
                 f"{len(self.config.names)} classes besides the background ({reason})"
             ) from error
+
+    @torch.no_grad()
+    def start_from_torchvision(self, path: Path) -> set[str]:
+        """Begin with weights that torchvision published for COCO; the classes that are called as there keep what was
+        learned of them, the others start anew.
+
+        Returns:
+            The names of those classes.
+
+        Raises:
+            DataError: as :meth:`load_torchvision`.
+        """
+        published = FasterRcnnFpn(replace(self.config, names=COCO_CATEGORIES[1:]))
+        published.load_torchvision(path)
+        wanted = ("background", *self.config.names)
+        rows = [
+            (to, COCO_CATEGORIES.index(name)) for to, name in enumerate(wanted) if name in COCO_CATEGORIES
+        ]
+        for name, tensor in self.state_dict().items():
+            given = published.state_dict()[name]
+            if "box_predictor" in name:  # background, then a class after the other
+                by_class = tensor.unflatten(0, (len(wanted), -1))
+                for to, where in rows:
+                    by_class[to] = given.unflatten(0, (len(COCO_CATEGORIES), -1))[where]
+            else:
+                tensor.copy_(given)
+        return {wanted[to] for to, _ in rows[1:]}
 
 
 def _without_counters(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from models.coco_names import COCO_CATEGORIES
 from models.errors import DataError
 from models.lineage.faster_rcnn_fpn import FasterRcnnFpn, FasterRcnnFpnConfig
 from models.lineage.fpn import levels_of, pyramid_roi_align
 from models.lineage.roi import roi_align
 from models.postprocess import detections
+from models.start import start_from
 from models.target import Target
 from tests.models.backbones.fill import picture, weights
 
@@ -128,6 +131,25 @@ def test_the_names_of_the_files_that_torchvision_published_first(tmp_path: Path)
     other.load_torchvision(tmp_path / "old.pth")
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_a_training_starts_from_what_torchvision_published_of_coco(tmp_path: Path) -> None:
+    path, config = tmp_path / "coco.pth", replace(small().config, names=COCO_CATEGORIES[1:])
+    theirs = FasterRcnnFpn(config).state_dict()
+    torch.save(theirs, path)
+    model = FasterRcnnFpn(replace(config, names=("helmet", "dog", "person")))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert start_from(model, str(path), []) == f"starting from {path}; anew: helmet"
+    own, head = model.state_dict(), "roi_heads.box_predictor."
+    for name in (f"{head}cls_score.weight", f"{head}cls_score.bias"):
+        assert torch.equal(own[name][[0, 2, 3]], theirs[name][[0, 18, 1]]), "a dog is COCO's 18th category"
+        assert torch.equal(own[name][1], before[name][1])
+    assert torch.equal(own[f"{head}bbox_pred.bias"][8:12], theirs[f"{head}bbox_pred.bias"][72:76])
+    for name in own:
+        assert head in name or torch.equal(own[name], theirs[name]), name
+    torch.save({"fc.weight": torch.zeros(2)}, path)
+    with pytest.raises(DataError, match="is not a torchvision Faster R-CNN"):
+        start_from(model, str(path), [])
 
 
 def test_checkpoints_load_or_say_why_not(tmp_path: Path) -> None:
