@@ -64,16 +64,18 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One ``[kind]`` and its lines; errors name its line."""
+    """One ``[kind]`` and its lines. What reads a value raises a DarknetError, with the line, where it is none such."""
 
     kind: str
     line: int
     values: dict[str, str]
 
     def fail(self, what: str) -> DarknetError:
+        """The error to raise of what is wrong with it."""
         return DarknetError(f"line {self.line}, [{self.kind}]: {what}")
 
     def text(self, key: str, default: str) -> str:
+        """A value as it stands there."""
         return self.values.get(key, default)
 
     def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
@@ -93,6 +95,7 @@ class Section:
         return bool(value)
 
     def wholes(self, key: str) -> list[int]:
+        """``1,2,3`` as [1, 2, 3]."""
         return self._numbers(key, int, "whole numbers with commas")
 
     def pairs(self, key: str) -> list[tuple[float, float]]:

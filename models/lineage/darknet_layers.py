@@ -48,6 +48,7 @@ class Convolutional(nn.Module):
         self.activation = act
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, filters, H / stride, W / stride)."""
         x = self.convolution(x)
         out: Tensor = self.activation(x if self.norm is None else self.norm(x))
         return out
@@ -65,6 +66,7 @@ class MaxPool(nn.Module):
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, (H + padding - size) // stride + 1, ...), as Darknet counts."""
         before = self.padding // 2
         after_x, after_y = (self._after(side, before) for side in (x.shape[3], x.shape[2]))
         if before or after_x or after_y:
@@ -85,6 +87,7 @@ class Route(nn.Module):
         self.sources = sources
 
     def forward(self, earlier: list[Tensor]) -> Tensor:
+        """All outputs so far, (B, C, H, W) each, to (B, the sources' channels in all, H, W)."""
         return torch.cat([earlier[source] for source in self.sources], 1)
 
 
@@ -96,6 +99,7 @@ class Shortcut(nn.Module):
         self.source, self.activation = source, act
 
     def forward(self, earlier: list[Tensor]) -> Tensor:
+        """All outputs so far to one of the last one's shape."""
         out: Tensor = self.activation(earlier[-1] + earlier[self.source])
         return out
 
@@ -112,6 +116,7 @@ class Reorg(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C * stride^2, H / stride, W / stride)."""
         _, channels, height, width = x.shape
         stride = self.stride
         taken = x.reshape(-1, channels // stride**2, height, stride, width, stride)  # as if s times as large
@@ -127,6 +132,7 @@ class Upsample(nn.Module):
         self.stride = float(stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H * stride, W * stride)."""
         return functional.interpolate(x, scale_factor=self.stride)
 
 

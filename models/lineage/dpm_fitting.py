@@ -48,6 +48,11 @@ class Picture:
 
     @classmethod
     def of(cls, model: Dpm, example: Example) -> Picture:
+        """A training picture, read from its file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
         scene = model.scene(example)
         return cls(scene, [blocks.half() for blocks in model.pyramid(model.picture(scene))])
 
@@ -63,6 +68,7 @@ class View:
 
     @classmethod
     def of(cls, model: Dpm, picture: Picture) -> View:
+        """With the filters that the model has now."""
         responses = model.responses([blocks.float() for blocks in picture.maps])
         return cls(picture.scene, responses, [model.scores(each)[0] for each in responses])
 

@@ -98,6 +98,11 @@ class HogDetector(SlidingDetector):
 
     @torch.no_grad()
     def fit(self, examples: list[Example], seed: int, say: Callable[[str], None]) -> None:
+        """Learn all classes, each against what it mistakes for itself, then what their scores mean.
+
+        Raises:
+            DataError: a picture cannot be read, or has no window without a class; or a class has no object.
+        """
         config = self.config
         caches = [Cache(positives) for positives in self._positives(examples)]
         pictures = chosen(examples, config.pictures, seed)
