@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models.annotated import CocoFile
 from models.evaluate import Prediction, ground_truth, judged
 
-_DRAWS = 500
+_DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)

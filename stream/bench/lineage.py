@@ -166,7 +166,7 @@ def _leads(figures: dict[str, _Figures]) -> dict[str, dict[str, Any]]:
 def _table(figures: dict[str, _Figures], earlier: Container[str], leads: dict[str, dict[str, Any]]) -> str:
     """The figures in columns, the lecture's on the right."""
     table = Table(
-        *("", "AP50", "ahead of", "by", "s a picture", "proposing", "speed-up"),
+        *("", "AP50", "ahead of", "AP50 (95 %)", "s a picture", "proposing", "speed-up"),
         *("lecture's AP50", "s", "speed-up"),
         box=None,
     )
@@ -177,6 +177,8 @@ def _table(figures: dict[str, _Figures], earlier: Container[str], leads: dict[st
         row = [
             f"{key} (earlier)" if key in earlier else key,
             f"{each.ap50:.3f}",
+            leads[key]["over"] if key in leads else "",
+            "{low:+.3f} to {high:+.3f}".format(**leads[key]) if key in leads else "",
             f"{each.seconds:.4f}",
             f"{each.proposing_s:.4f}",
         ]
@@ -185,7 +187,7 @@ def _table(figures: dict[str, _Figures], earlier: Container[str], leads: dict[st
             row += [f"{LECTURE_AP50[key]:.3f}", f"{LECTURE_S[key]:.1f}", f"{theirs[key]:.0f}x"]
         table.add_row(*row)
     drawn = StringIO()
-    Console(width=120, file=drawn).print(table)
+    Console(width=140, file=drawn).print(table)
     return drawn.getvalue()
 
 

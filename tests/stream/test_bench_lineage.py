@@ -58,7 +58,7 @@ def test_checkpoints_are_compared(shared: Path, tmp_path: Path) -> None:
     )
     assert figures["AP50"]["localization"] == pytest.approx(judged.AP50, abs=1e-4)
     assert figures["AP50"]["lookout_nano"] > 0.3
-    assert "lookout_nano" in said[-1]
+    assert f"localization  {ahead['lookout_nano']['low']:+.3f} to " in said[-1]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
     published = tmp_path / "published.json"
