@@ -93,6 +93,11 @@ def test_untrained_boxes_stay_and_padding_scores_nothing(untrained: Rcnn) -> Non
         Rcnn(RcnnConfig(SHAPES, crop=64, context=32))
 
 
+def test_a_picture_without_proposals_has_no_boxes(untrained: Rcnn) -> None:
+    maps = torch.zeros(0, untrained.ways.shape[2])
+    assert untrained.bettered(maps, torch.zeros(0, 4)).shape == (0, len(SHAPES), 4)
+
+
 @pytest.mark.slow
 def test_it_fits_a_handful_of_pictures(tmp_path: Path) -> None:
     shapes = draw_shapes(tmp_path / "shapes", 6)
