@@ -32,6 +32,10 @@ def test_an_object_that_no_anchor_touches_chooses_none() -> None:
     assert found.tolist() == [-1]
 
 
+def test_a_picture_too_small_for_any_anchor_has_none_to_learn_from() -> None:
+    assert match_anchors(torch.zeros(0, 4), target(TEN_BY_TEN)).shape == (0,)
+
+
 def test_equally_near_anchors_are_all_chosen() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 5], [0, 5, 10, 10]])
     assert match_anchors(anchors, target(TEN_BY_TEN)).tolist() == [0, 0]
