@@ -155,7 +155,7 @@ def _place(example: Example, picture: Picture, crop: Rectangle, tile: Rectangle,
     """``crop`` of a picture letterboxed to the size of ``tile``; boxes are relative to the tile."""
     box = Letterbox.fit(crop.width, crop.height, tile.width, tile.height)
     part = picture[crop.top : crop.bottom, crop.left : crop.right]
-    image = box.apply(np.ascontiguousarray(part[:, ::-1] if flip else part))
+    image = box.apply(np.asarray(cv2.flip(part, 1), np.uint8) if flip else part)
     boxes, visible = _cropped(example.boxes, crop, flip)
     boxes = box.to_input(boxes)
     sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -39,6 +40,8 @@ _CELL_PX = 32
 
 Place = tuple[int, int, int]
 """Of a sample: its picture's index, its height and its width."""
+Truth = tuple[npt.NDArray[Any], ...]
+"""Of a sample: the parts of its :class:`models.target.Target`, in their order."""
 
 
 @dataclass(frozen=True)
@@ -118,22 +121,21 @@ def epoch_batches(
     for ready in loader:
         if isinstance(ready, DataError):
             raise ready
-        yield ready
+        images, truth = ready
+        yield Batch(images, [Target(*map(torch.from_numpy, parts)) for parts in truth])
 
 
-def _collate(samples: list[Sample | DataError]) -> Batch | DataError:
+def _collate(samples: list[Sample | DataError]) -> tuple[Tensor, list[Truth]] | DataError:
+    """Of targets only the arrays: every tensor would cross to the training through a file of its own."""
     good = []
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
         good.append(sample)
-    targets = [_target(sample) for sample in good]
-    return Batch(torch.from_numpy(np.stack([sample.image for sample in good])), targets)
-
-
-def _target(sample: Sample) -> Target:
-    parts = (sample.boxes, sample.classes, sample.ignored, sample.partial, sample.proposals)
-    return Target(*map(torch.from_numpy, parts))
+    truth: list[Truth] = [
+        (each.boxes, each.classes, each.ignored, each.partial, each.proposals) for each in good
+    ]
+    return torch.from_numpy(np.stack([sample.image for sample in good])), truth
 
 
 def _start_worker(_: int) -> None:

@@ -19,13 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.boxes import paired_giou, pairwise_iou
+from models.boxes import paired_giou, paired_iou
 from models.grid import Grid, decode_boxes
-from models.simota import Assignment, assign
+from models.simota import assign, of_pictures
 from models.target import Target, Taught
 
 BOX_WEIGHT = 5.0
@@ -64,28 +65,24 @@ def detection_loss(raw: Tensor, where: Grid, targets: list[Target]) -> Losses:
         targets: B pictures' ground truth.
     """
     boxes = decode_boxes(raw, where)  # (B, N, 4)
-    box_loss, class_loss, objectness_loss = raw.new_zeros(3).unbind()
-    matched = 0
-    for picture, target in enumerate(targets):
-        one, one_boxes = raw[picture], boxes[picture]
-        assignment = _assign(one, one_boxes, where, target)
-        rows, ious = assignment.predictions, assignment.ious
-        objectness = torch.zeros_like(one[:, 4])
-        objectness[rows] = 1.0
-        counted = _counted(one, one_boxes, where, target) | (objectness > 0)
-        objectness_loss = objectness_loss + functional.binary_cross_entropy_with_logits(
-            one[counted, 4], objectness[counted], reduction="sum"
-        )
-        wanted_boxes = target.boxes[assignment.targets]
-        box_loss = box_loss + (1 - paired_giou(one_boxes[rows], wanted_boxes)).sum()
-        wanted = functional.one_hot(target.classes[assignment.targets], raw.shape[2] - 5) * ious[:, None]
-        class_loss = class_loss + functional.binary_cross_entropy_with_logits(
-            one[rows, 5:], wanted, reduction="sum"
-        )
-        matched += len(rows)
-    share = 1 / max(1, matched)
-    lessons = [target.taught for target in targets if target.taught is not None]
-    pupils = [target.taught is not None for target in targets]
+    truth, pictures = _together([target.boxes for target in targets])  # (M, 4), (M,)
+    classes = torch.cat([target.classes for target in targets])
+    with torch.no_grad():
+        ious = paired_iou(truth[:, None], boxes[pictures])  # (M, N)
+        scores = raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
+    found = assign(ious, scores, where.centres, where.strides, truth, classes, pictures)
+    rows = pictures[found.targets], found.predictions
+    objectness = torch.zeros_like(raw[..., 4])
+    objectness[rows] = 1.0
+    counted = _counted(raw, ious, pictures, where, targets) | (objectness > 0)
+    objectness_loss = functional.binary_cross_entropy_with_logits(
+        raw[..., 4], objectness, weight=counted.float(), reduction="sum"
+    )
+    box_loss = (1 - paired_giou(boxes[rows], truth[found.targets])).sum()
+    wanted = functional.one_hot(classes[found.targets], raw.shape[2] - 5) * found.ious[:, None]
+    class_loss = functional.binary_cross_entropy_with_logits(raw[..., 5:][rows], wanted, reduction="sum")
+    share = 1 / max(1, len(found.predictions))
+    pupils, lessons = _lessons(targets)
     taught = taught_loss(raw[pupils], boxes[pupils], lessons) if lessons else None
     return Losses(box_loss * share, objectness_loss * share, class_loss * share, taught)
 
@@ -105,7 +102,7 @@ def taught_loss(raw: Tensor, boxes: Tensor, taught: Sequence[Taught]) -> Tensor:
     wanted_boxes = torch.stack([each.boxes for each in taught])
     objectness = scores.amax(-1)
     shares = scores / objectness.clamp(min=1e-6)[..., None]
-    seen = objectness > _SEEN
+    seen = (objectness > _SEEN).nonzero(as_tuple=True)  # once: a GPU is waited for to count them
     sureness = objectness[seen]
     loss = functional.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="sum")
     classes = functional.binary_cross_entropy_with_logits(raw[..., 5:][seen], shares[seen], reduction="none")
@@ -114,29 +111,38 @@ def taught_loss(raw: Tensor, boxes: Tensor, taught: Sequence[Taught]) -> Tensor:
     return loss / sureness.sum().clamp(min=1.0)
 
 
-def _assign(raw: Tensor, boxes: Tensor, where: Grid, target: Target) -> Assignment:
-    if len(target.boxes) == 0:
-        none = torch.zeros(0, dtype=torch.int64, device=raw.device)
-        return Assignment(none, none, raw.new_zeros(0))
-    scores = raw[:, 4:5].sigmoid() * raw[:, 5:].sigmoid()
-    return assign(boxes, scores, where.centres, where.strides, target.boxes, target.classes)
-
-
 @torch.no_grad()
-def _counted(raw: Tensor, boxes: Tensor, where: Grid, target: Target) -> Tensor:
-    """bool (N,): the cells that are background unless they are matched."""
-    open_ = _inside_any(where.centres, target.ignored)
-    if len(target.partial):
-        trusted = raw[:, 4].sigmoid() > TRUSTED_OBJECTNESS
-        if len(target.boxes):
-            trusted &= (pairwise_iou(boxes, target.boxes) < COPY_IOU).all(1)
-        if target.taught is not None:
-            trusted |= target.taught.scores.amax(-1) > _SEEN
-        open_ = open_ | (trusted & _inside_any(where.centres, target.partial))
+def _counted(raw: Tensor, ious: Tensor, pictures: Tensor, where: Grid, targets: list[Target]) -> Tensor:
+    """bool (B, N): the cells that are background unless they are matched.
+
+    Args:
+        ious, pictures: (M, N) and (M,), as in :func:`models.simota.assign`.
+    """
+    open_ = _inside_any(where.centres, [target.ignored for target in targets])
+    if any(len(target.partial) for target in targets):
+        trusted = raw[..., 4].sigmoid() > TRUSTED_OBJECTNESS
+        trusted &= ~of_pictures(ious >= COPY_IOU, pictures, len(raw))
+        pupils, lessons = _lessons(targets)
+        if lessons:
+            trusted[pupils] |= torch.stack([each.scores for each in lessons]).amax(-1) > _SEEN
+        open_ |= trusted & _inside_any(where.centres, [target.partial for target in targets])
     return ~open_
 
 
-def _inside_any(points: Tensor, boxes: Tensor) -> Tensor:
-    """bool (N,): whether each point (N, 2) lies in any box (K, 4)."""
-    inside = (points[:, None] > boxes[None, :, :2]) & (points[:, None] < boxes[None, :, 2:])
-    return inside.all(-1).any(1)
+def _lessons(targets: Sequence[Target]) -> tuple[list[int], list[Taught]]:
+    """Which pictures have a teacher, and what it says."""
+    found = [(picture, target.taught) for picture, target in enumerate(targets) if target.taught is not None]
+    return [picture for picture, _ in found], [lesson for _, lesson in found]
+
+
+def _inside_any(points: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    """bool (B, N): whether each point (N, 2) lies in any of a picture's boxes, B times (K, 4)."""
+    all_, pictures = _together(boxes)
+    inside = (points > all_[:, None, :2]) & (points < all_[:, None, 2:])
+    return of_pictures(inside.all(-1), pictures, len(boxes))
+
+
+def _together(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """All pictures' boxes (M, 4), and which picture each is of (M,)."""
+    pictures = np.repeat(np.arange(len(boxes)), [len(each) for each in boxes])
+    return torch.cat(list(boxes)), torch.from_numpy(pictures).to(boxes[0].device)

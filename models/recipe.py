@@ -42,6 +42,8 @@ class TrainingSource(Strict):
     leave places open by itself; for others ``lookout label --add-to`` marks them."""
     extend_top: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Grow boxes upwards by this part of their height, where annotators left out the heads."""
+    leave_out: str | None = None
+    """Pictures whose file names this pattern matches are left out, such as ``night_*``."""
     repeat: Annotated[int, Field(ge=1, le=1000)] = 1
     """How often each picture is used in an epoch."""
 

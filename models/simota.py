@@ -1,7 +1,8 @@
 """SimOTA label assignment (YOLOX, arXiv 2107.08430, section 2.2; OTA, arXiv 2103.14259).
 
-For one picture, decides which predictions are trained towards which ground-truth box. Each box takes
-its k cheapest predictions, k being how much overlap it already attracts.
+Decides which predictions are trained towards which ground-truth box. Each box takes its k cheapest
+predictions, k being how much overlap it already attracts. A batch goes through at once: on a GPU, one
+picture after another would leave it waiting for the next instruction most of the time.
 Knows nothing of losses beyond the cost it ranks by.
 """
 
@@ -11,9 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-from models.boxes import pairwise_iou
 
 CENTRE_RADIUS = 2.5
 """In strides: how far from a box's centre a prediction's cell may be."""
@@ -26,10 +24,10 @@ _IMPOSSIBLE = 1e8
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """P matched predictions of one picture."""
+    """P matched predictions of a batch."""
 
     predictions: Tensor
-    """int64 (P,): indices of predictions, each at most once."""
+    """int64 (P,): indices of predictions in their pictures, each at most once."""
     targets: Tensor
     """int64 (P,): the ground-truth box of each."""
     ious: Tensor
@@ -38,36 +36,54 @@ class Assignment:
 
 @torch.no_grad()
 def assign(
-    boxes: Tensor,
+    ious: Tensor,
     class_scores: Tensor,
     centres: Tensor,
     strides: Tensor,
     target_boxes: Tensor,
     target_classes: Tensor,
+    pictures: Tensor,
 ) -> Assignment:
-    """Match predictions to the boxes of one picture.
+    """Match predictions to the boxes of their pictures.
 
     Args:
-        boxes: float32 (N, 4) predicted, xyxy in input pixels.
-        class_scores: float32 (N, C), objectness times class probability, 0 to 1.
+        ious: float32 (M, N): overlap of each ground-truth box with each prediction of its picture.
+        class_scores: float32 (B, N, C), objectness times class probability, 0 to 1.
         centres: float32 (N, 2) cell centres in input pixels.
         strides: float32 (N, 1) input pixels a cell.
-        target_boxes: float32 (M, 4) ground truth, xyxy in input pixels.
+        target_boxes: float32 (M, 4) ground truth of all pictures, xyxy in input pixels.
         target_classes: int64 (M,).
+        pictures: int64 (M,): which of the B pictures each is of.
     """
     eligible, preferred = _eligible(centres, strides, target_boxes)
-    rows = eligible.any(0).nonzero().squeeze(1)  # (R,)
-    ious = pairwise_iou(target_boxes, boxes[rows])  # (M, R)
-    cost = _class_cost(class_scores[rows], target_classes) - _IOU_WEIGHT * (ious + 1e-8).log()
-    cost = cost + _FAR * ~preferred[:, rows] + _IMPOSSIBLE * ~eligible[:, rows]
-    matched = _cheapest(cost, ious) & eligible[:, rows]  # (M, R)
-    contested = matched.sum(0) > 1
-    if contested.any():
-        winner = cost[:, contested].argmin(0)
-        matched[:, contested] = False
-        matched[winner, contested.nonzero().squeeze(1)] = True
-    targets, columns = matched.nonzero(as_tuple=True)
-    return Assignment(rows[columns], targets, ious[targets, columns])
+    anyones = of_pictures(eligible, pictures, len(class_scores))[pictures]  # (M, N)
+    ious = ious * anyones  # others are in no one's reach and raise no one's k
+    cost = _class_cost(class_scores, target_classes, pictures) - _IOU_WEIGHT * (ious + 1e-8).log()
+    cost = cost + _FAR * ~preferred + _IMPOSSIBLE * ~eligible
+    matched = _cheapest(cost, ious) & eligible
+    bids = torch.zeros((len(class_scores), cost.shape[1]), dtype=torch.int32, device=cost.device)
+    contested = bids.index_add_(0, pictures, matched.int()) > 1  # (B, N)
+    cheapest = torch.full_like(bids, torch.inf, dtype=cost.dtype)
+    cheapest.scatter_reduce_(0, pictures[:, None].expand_as(cost), cost, "amin")
+    own = torch.arange(len(cost), device=cost.device)[:, None].expand_as(cost)
+    bidders = own.masked_fill(
+        cost != cheapest[pictures], len(cost)
+    )  # equal boxes cost the same: the first has it
+    winner = torch.full_like(bids, len(cost), dtype=torch.int64)
+    winner.scatter_reduce_(0, pictures[:, None].expand_as(own), bidders, "amin")
+    matched = torch.where(contested[pictures], own == winner[pictures], matched)
+    targets, predictions = matched.nonzero(as_tuple=True)
+    return Assignment(predictions, targets, ious[targets, predictions])
+
+
+def of_pictures(rows: Tensor, pictures: Tensor, count: int) -> Tensor:
+    """bool (count, N): in which columns any of a picture's rows (M, N) is true.
+
+    Args:
+        pictures: int64 (M,): which picture each row is of.
+    """
+    found = torch.zeros((count, rows.shape[1]), dtype=torch.int32, device=rows.device)
+    return found.index_add_(0, pictures, rows.int()) > 0
 
 
 def _eligible(centres: Tensor, strides: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,17 +94,16 @@ def _eligible(centres: Tensor, strides: Tensor, target_boxes: Tensor) -> tuple[T
     return inside | near, inside & near
 
 
-def _class_cost(class_scores: Tensor, target_classes: Tensor) -> Tensor:
-    """Binary cross-entropy (M, R), summed over classes, of predictions (R, C) against each box's class."""
+def _class_cost(class_scores: Tensor, target_classes: Tensor, pictures: Tensor) -> Tensor:
+    """Binary cross-entropy (M, N), summed over classes, of each picture's predictions against each box's class."""
     probability = class_scores.sqrt().clamp(1e-6, 1 - 1e-6)  # YOLOX takes the root of the product
-    absent = -(1 - probability).log()
-    one_hot = functional.one_hot(target_classes, class_scores.shape[1]).to(probability.dtype)
+    absent = -(1 - probability).log()  # (B, N, C)
     present_instead = -probability.log() - absent
-    return absent.sum(1)[None] + one_hot @ present_instead.T
+    return absent.sum(-1)[pictures] + present_instead.movedim(-1, 1)[pictures, target_classes]
 
 
 def _cheapest(cost: Tensor, ious: Tensor) -> Tensor:
-    """bool (M, R): the k cheapest of each row, k its summed best overlaps, at least one."""
+    """bool (M, N): the k cheapest of each row, k its summed best overlaps, at least one."""
     count = min(_TOP_OVERLAPS, ious.shape[1])
     wanted = ious.topk(count, 1).values.sum(1).int().clamp(min=1, max=count)  # (M,)
     order = cost.topk(count, 1, largest=False).indices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,9 +40,14 @@ class Target:
     """float32 (R, 4), best first; none where the detector finds its own."""
     taught: Taught | None = field(default=None, kw_only=True)
 
-    def to(self, device: torch.device) -> Target:
-        parts = (self.boxes, self.classes, self.ignored, self.partial, self.proposals)
-        return Target(*(part.to(device) for part in parts))
+
+def moved(targets: Sequence[Target], device: torch.device) -> list[Target]:
+    """The targets on ``device``, without what they were taught, in one transfer of each part."""
+    parts = []
+    for name in ("boxes", "classes", "ignored", "partial", "proposals"):
+        each = [getattr(target, name) for target in targets]
+        parts.append(torch.split(torch.cat(each).to(device), [len(one) for one in each]))
+    return [Target(*one) for one in zip(*parts, strict=True)]
 
 
 def in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:

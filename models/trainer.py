@@ -24,6 +24,7 @@ from models.loader import Batch
 from models.ranks import Ranks
 from models.recipe import Recipe
 from models.start import load_detector
+from models.target import moved
 from models.teacher import Imitation, Teacher
 
 _ALONE = Ranks()
@@ -224,7 +225,7 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
     pixels = batch.images.to(device)
     images = model.normalise(pixels).contiguous(memory_format=torch.channels_last)
     mixed = trainer.precision != torch.float32
-    targets = [target.to(device) for target in batch.targets]
+    targets = moved(batch.targets, device)
     with torch.autocast(device.type, trainer.precision, enabled=mixed):
         if teacher is None:
             return model.losses(images, targets)

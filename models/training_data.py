@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
 
 from models.annotated import CocoFile
 from models.annotations import read_annotations, unlabelled
@@ -21,17 +23,18 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
     """The training pictures, as often as each is used in an epoch, and the validation data where there is any.
 
     Raises:
-        RecipeError: a class that no training data has as a category.
+        RecipeError: a class that no training data has as a category, or nothing sensible is left out.
         DataError: the data is wrong, or has no box of any class.
     """
     problems = Problems(skip=recipe.data.bad == "skip")
     sources = []
     for source in recipe.data.train:
         if source.annotations is None:
-            sources.append((source, unlabelled(source.images, recipe.names)))
-            continue
-        file = read_annotations(source.annotations, source.images, recipe.names, problems, source.map)
-        sources.append((source, with_pictures(file, source.images, problems)))
+            file = unlabelled(source.images, recipe.names)
+        else:
+            file = read_annotations(source.annotations, source.images, recipe.names, problems, source.map)
+            file = with_pictures(file, source.images, problems)
+        sources.append((source, _without(file, source)))
     _check_categories(recipe, sources)
     wanted, validation = recipe.data.validation, None
     if recipe.data.hold_out is not None:
@@ -45,6 +48,22 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
     if recipe.distillation is None and not any(len(example.boxes) for example in examples):
         raise DataError(f"data.train: has no box of {', '.join(recipe.names)}; there is nothing to learn")
     return examples, validation
+
+
+def _without(file: CocoFile, source: TrainingSource) -> CocoFile:
+    """The file without the pictures that its source leaves out."""
+    if source.leave_out is None:
+        return file
+    kept = [each for each in file.pictures if not fnmatch(Path(each.file_name).name, source.leave_out)]
+    if len(kept) in (0, len(file.pictures)):
+        what = "all" if not kept else "none"
+        raise RecipeError(
+            f"data.train: leave_out: {source.leave_out!r} matches {what} of {len(file.pictures)} pictures "
+            f"of {file.path}; correct or remove it"
+        )
+    ids = {picture.image_id for picture in kept}
+    boxes = tuple(each for each in file.annotations if each.image_id in ids)
+    return replace(file, pictures=tuple(kept), annotations=boxes)
 
 
 def _check_categories(recipe: Recipe, sources: Sources) -> None:

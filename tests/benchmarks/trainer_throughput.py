@@ -24,6 +24,7 @@ import torch
 from models.loader import Batch, epoch_batches
 from models.machine import keep_freed_memory
 from models.recipe import load_recipe
+from models.target import moved
 from models.train import _samples
 from models.trainer import Trainer, build, network, step
 from models.training_data import training_data
@@ -36,7 +37,7 @@ def plain_loop(trainer: Trainer, batch: Batch, steps: int) -> None:
     optimiser = torch.optim.AdamW(trainer.model.parameters(), lr=1e-5)
     images = trainer.model.normalise(batch.images.to(trainer.device))
     images = images.contiguous(memory_format=torch.channels_last)
-    targets = [target.to(trainer.device) for target in batch.targets]
+    targets = moved(batch.targets, trainer.device)
     mixed = trainer.precision != torch.float32
     for _ in range(steps):
         with torch.autocast(trainer.device.type, trainer.precision, enabled=mixed):

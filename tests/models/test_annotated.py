@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -71,3 +72,28 @@ schedule: {{epochs: 1}}
     recipe.write_text(text.replace("square: box", "square: cube"))
     with pytest.raises(RecipeError, match=r"data: map \{square: cube\}: cube is not among names"):
         load_recipe(recipe)
+
+
+def test_pictures_are_left_out_by_their_names(tmp_path: Path) -> None:
+    annotations = draw_shapes(tmp_path / "shapes", 12)
+    recipe = tmp_path / "recipe.yaml"
+
+    def learned(pattern: str) -> list[str]:
+        recipe.write_text(
+            f"""
+name: some
+names: [square, disc]
+data:
+  train:
+    - {{annotations: {annotations}, images: {annotations.parent}, leave_out: "{pattern}"}}
+schedule: {{epochs: 1}}
+"""
+        )
+        examples, _ = training_data(load_recipe(recipe))
+        assert all(len(example.boxes) for example in examples)
+        return [example.path.stem for example in examples]
+
+    assert learned("1*") == ["2", "3", "4", "5", "6", "7", "8", "9"]
+    for pattern, what in (("*", "all"), ("night_*", "none")):
+        with pytest.raises(RecipeError, match=rf"leave_out: '{re.escape(pattern)}' matches {what} of 12"):
+            learned(pattern)

@@ -6,15 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.boxes import paired_iou
 from models.simota import Assignment, assign
 
 STRIDE = 8.0
 CENTRES = torch.tensor([[x * 8 + 4.0, y * 8 + 4.0] for y in range(4) for x in range(4)])
 
 
-def _assign(boxes: Tensor, targets: list[list[float]], classes: list[int], scores: Tensor) -> Assignment:
+def _assign(
+    boxes: Tensor,
+    targets: list[list[float]],
+    classes: list[int],
+    scores: Tensor,
+    pictures: Tensor | None = None,
+) -> Assignment:
+    """Of one picture (boxes (N, 4)), or of those that ``pictures`` says (boxes (B, N, 4))."""
     strides = torch.full((len(CENTRES), 1), STRIDE)
-    return assign(boxes, scores, CENTRES, strides, torch.tensor(targets), torch.tensor(classes))
+    if pictures is None:
+        boxes, scores, pictures = boxes[None], scores[None], torch.zeros(len(targets), dtype=torch.int64)
+    truth = torch.tensor(targets)
+    ious = paired_iou(truth[:, None], boxes[pictures])
+    return assign(ious, scores, CENTRES, strides, truth, torch.tensor(classes), pictures)
 
 
 def test_k_is_the_summed_overlap_and_the_best_are_taken() -> None:
@@ -59,3 +71,27 @@ def test_cells_far_from_the_box_are_never_taken() -> None:
     offsets = (CENTRES[found.predictions] - 2).abs().amax(1)
     assert len(found.predictions) == 9  # 3x3 cells lie within 2.5 strides of (2, 2); top overlaps sum to 9
     assert bool((offsets < 2.5 * STRIDE).all())
+
+
+def test_equal_boxes_share_no_prediction() -> None:
+    boxes = torch.tensor([[8.0, 8, 24, 24]]).repeat(16, 1)
+    found = _assign(boxes, [[8.0, 8, 24, 24]] * 2, [0, 0], torch.full((16, 2), 0.25))
+    assert len(set(found.predictions.tolist())) == len(found.predictions) > 0
+
+
+def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand((3, 16, 2), generator=generator) * 20
+    boxes = torch.cat([corners, corners + 4 + torch.rand((3, 16, 2), generator=generator) * 16], -1)
+    scores = torch.rand((3, 16, 2), generator=generator)
+    targets = [[2.0, 2, 14, 20], [4.0, 1, 16, 22], [10.0, 8, 30, 30], [0.0, 0, 31, 31], [1.0, 1, 30, 31]]
+    classes, pictures = [0, 1, 1, 0, 1], torch.tensor([0, 0, 2, 2, 2])
+    whole = _assign(boxes, targets, classes, scores, pictures)
+    found = set(zip(whole.targets.tolist(), whole.predictions.tolist(), strict=True))
+    alone = set()
+    for picture in (0, 2):
+        own = (pictures == picture).nonzero().squeeze(1).tolist()
+        one = _assign(boxes[picture], [targets[n] for n in own], [classes[n] for n in own], scores[picture])
+        alone |= {(own[t], p) for t, p in zip(one.targets.tolist(), one.predictions.tolist(), strict=True)}
+    assert found == alone
+    assert {t for t, _ in found} == {0, 1, 2, 3, 4}
