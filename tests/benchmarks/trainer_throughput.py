@@ -1,6 +1,6 @@
 """What a training costs beyond its model: pictures a second of the trainer, over those of a plain loop.
 
-    python -m tests.benchmarks.trainer_throughput configs/train/lookout-nano.yaml [--steps 20] [--rounds 3]
+    python -m tests.benchmarks.trainer_throughput configs/train/lookout-nano.yaml [--batch 8] [--steps 20] [--rounds 3]
 
 The plain loop has one batch in memory and does what PyTorch's tutorials do: forward, loss, backward, AdamW. The
 trainer reads pictures, augments them in its workers, clips gradients and averages weights besides. First come the
@@ -59,8 +59,12 @@ def trained(trainer: Trainer, batches: Iterator[Batch], steps: int) -> float:
     return waited
 
 
-def run(recipe_path: Path, steps: int, rounds: int) -> dict[str, float | str | int]:
+def run(recipe_path: Path, batch_size: int | None, steps: int, rounds: int) -> dict[str, float | str | int]:
     recipe = load_recipe(recipe_path).model_copy(update={"distillation": None})
+    if batch_size is not None:
+        recipe = recipe.model_copy(
+            update={"schedule": recipe.schedule.model_copy(update={"batch": batch_size})}
+        )
     examples, _ = training_data(recipe)
     trainer = build(recipe, network(recipe))
     trainer.model.train()
@@ -94,10 +98,11 @@ def run(recipe_path: Path, steps: int, rounds: int) -> dict[str, float | str | i
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--batch", type=int, help="pictures a step (default: the recipe's)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    print(json.dumps(run(given.recipe, given.steps, given.rounds), indent=1))
+    print(json.dumps(run(given.recipe, given.batch, given.steps, given.rounds), indent=1))
     return 0
 
 
