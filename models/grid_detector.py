@@ -19,9 +19,17 @@ class GridDetector(Detector):
     :func:`models.grid.grid`.
     """
 
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to the backbone's maps, (B, ?, h, w) at strides 8, 16, 32."""
+        raise NotImplementedError
+
+    def mixed(self, stages: list[Tensor]) -> list[Tensor]:
+        """:meth:`stages` to the maps that are predicted from, at the same strides."""
+        raise NotImplementedError
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) to the maps that are predicted from, (B, ?, h, w) at strides 8, 16, 32."""
-        raise NotImplementedError
+        return self.mixed(self.stages(images))
 
     def predict(self, maps: list[Tensor]) -> Tensor:
         """:meth:`features` to raw predictions (B, N, 5 + C)."""

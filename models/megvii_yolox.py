@@ -64,7 +64,7 @@ class MegviiYoloxConfig:
 
 
 class Neck(nn.Module):
-    """The backbone, and its three strides mixed top-down, then bottom-up."""
+    """Three strides mixed top-down, then bottom-up; and, as its tensors are named, the backbone that gives them."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -84,9 +84,9 @@ class Neck(nn.Module):
         self.bu_conv1 = shrink(middle, middle, 3, 2)
         self.C3_n4 = block(2 * middle, coarse)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) to maps at strides 8, 16, 32, with the channels of the backbone's."""
-        fine, middle, coarse = self.backbone(images)
+    def forward(self, stages: list[Tensor]) -> list[Tensor]:
+        """The backbone's maps at strides 8, 16, 32 to maps of the same shapes."""
+        fine, middle, coarse = stages
         from_coarse = self.lateral_conv0(coarse)
         middle = self.C3_p4(torch.cat([functional.interpolate(from_coarse, scale_factor=2.0), middle], 1))
         from_middle = self.reduce_conv1(middle)
@@ -148,8 +148,11 @@ class MegviiYolox(GridDetector):
         """uint8 RGB (B, H, W, 3) to float32 BGR (B, 3, H, W), 0 to 255."""
         return images.permute(0, 3, 1, 2).flip(1).float()
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.backbone(images)
+    def stages(self, images: Tensor) -> list[Tensor]:
+        return list(self.backbone.backbone(images))
+
+    def mixed(self, stages: list[Tensor]) -> list[Tensor]:
+        maps: list[Tensor] = self.backbone(stages)
         return maps
 
     def predict(self, maps: list[Tensor]) -> Tensor:

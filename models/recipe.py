@@ -143,7 +143,9 @@ class DistillationPart(Strict):
     weight: Positive = 1.0
     """Of what it teaches, beside what annotations do."""
     imitation: Annotated[float, Field(ge=0)] = 0.0
-    """Of its feature maps, which the student then imitates."""
+    """Of the maps that it predicts from, which the student then imitates."""
+    hints: Annotated[float, Field(ge=0)] = 0.0
+    """Of its backbone's maps, likewise."""
 
 
 class Recipe(Strict):

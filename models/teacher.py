@@ -3,7 +3,8 @@
 A teacher needs no annotations, so pictures without any are of use, and what annotators left out is learned all the
 same. Teacher and student look at the same augmented picture (Beyer et al., arXiv 2106.05237); soft scores carry more
 than boxes that were decided upon (Hinton et al., arXiv 1503.02531). Scores say something where objects are, feature
-maps everywhere: a student may imitate those too (Cao et al., arXiv 2207.02039).
+maps everywhere: a student may imitate those too, what it predicts from (Cao et al., arXiv 2207.02039) and, as hints,
+what its backbone gives (Romero et al., arXiv 1412.6550).
 
 Knows nothing of files or recipes.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.grid import STRIDES
 from models.grid_detector import GridDetector
 from models.target import Target, Taught
 
@@ -24,24 +26,29 @@ from models.target import Target, Taught
 class Imitation(nn.ModuleList):
     """How far a student's feature maps are from its teacher's, whatever the scale of each channel.
 
-    A convolution of 1x1 a stride, which learns along and is of no use afterwards, first brings the student's channels
-    to the teacher's.
+    A convolution of 1x1 a map, which learns along and is of no use afterwards, first brings the student's channels to
+    the teacher's.
+
+    Args:
+        channels, wanted: of student and teacher, map by map.
+        weights: of the maps.
     """
 
-    def __init__(self, channels: Sequence[int], wanted: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], wanted: Sequence[int], weights: Sequence[float]) -> None:
         super().__init__(nn.Conv2d(*pair, 1, bias=False) for pair in zip(channels, wanted, strict=True))
+        self.weights = tuple(weights)
 
     def forward(self, maps: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-        """1 less the correlation of each channel with the teacher's, averaged: float32, 0 to 2.
+        """1 less the correlation of each channel with the teacher's, averaged over each map; their weighted sum.
 
         Args:
-            maps, wanted: of student and teacher, (B, ?, h, w) a stride.
+            maps, wanted: of student and teacher, (B, ?, h, w); further ones have no weight.
         """
-        pairs = [
-            (_standard(layer(own)), _standard(other))
-            for layer, own, other in zip(self, maps, wanted, strict=True)
+        losses = [
+            weight * functional.mse_loss(_standard(layer(own)), _standard(other)) / 2
+            for layer, weight, own, other in zip(self, self.weights, maps, wanted, strict=False)
         ]
-        return torch.stack([functional.mse_loss(own, other) for own, other in pairs]).mean() / 2
+        return torch.stack(losses).sum()
 
 
 def _standard(maps: Tensor) -> Tensor:
@@ -59,7 +66,6 @@ class Teacher:
     weight: float
     """Of what it teaches, beside what annotations do."""
     imitation: Imitation | None = None
-    imitation_weight: float = 0.0
 
     @classmethod
     def of(
@@ -67,14 +73,16 @@ class Teacher:
         model: GridDetector,
         student: GridDetector,
         weight: float,
-        imitation_weight: float,
+        imitation: float,
+        hints: float,
         device: torch.device,
     ) -> Teacher:
         """``model`` as teacher of ``student``.
 
         Args:
             weight: of what it says, beside what annotations do.
-            imitation_weight: of its feature maps; 0 leaves them alone.
+            imitation: weight of the maps that it predicts from; 0 leaves them alone.
+            hints: weight of its backbone's maps.
 
         Raises:
             ValueError: it lacks a class, or has other cells.
@@ -88,40 +96,43 @@ class Teacher:
             _maps(each, torch.zeros(1, height, width, 3, dtype=torch.uint8), device)
             for each in (student, model)
         ]
-        cells = [sum(each[0, 0].numel() for each in one) for one in maps]
+        cells = [sum(each[0, 0].numel() for each in one[: len(STRIDES)]) for one in maps]
         if cells[0] != cells[1]:
             raise ValueError(
                 f"has {cells[1]} cells in {width}x{height} pixels, its student {cells[0]}; take another"
             )
         columns = torch.tensor([known.index(name) for name in wanted], device=device)
         channels = [[each.shape[1] for each in one] for one in maps]
-        imitation = Imitation(*channels).to(device) if imitation_weight else None
-        return cls(
-            model.requires_grad_(False).to(device).eval(), columns, weight, imitation, imitation_weight
-        )
+        parts = (imitation, hints) if hints else (imitation,)
+        weights = [part / len(STRIDES) for part in parts for _ in STRIDES]
+        own, others = (each[: len(weights)] for each in channels)
+        imitates = Imitation(own, others, weights).to(device) if any(weights) else None
+        return cls(model.requires_grad_(False).to(device).eval(), columns, weight, imitates)
 
     @torch.no_grad()
     def teach(self, images: Tensor, targets: Sequence[Target]) -> tuple[list[Target], list[Tensor]]:
-        """The targets with what the teacher sees, and its feature maps.
+        """The targets with what the teacher sees, and the maps that it predicts from and then its backbone's.
 
         Args:
             images: uint8 RGB (B, H, W, 3), on the teacher's device.
             targets: of the same B pictures.
         """
         normal = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
-        maps = self.model.features(normal)
+        stages = self.model.stages(normal)
+        maps = self.model.mixed(stages)
         boxes, scores = self.model.decode_of(maps, normal)
         scores = scores[..., self.columns]
         taught = [
             replace(target, taught=Taught(its_boxes, its_scores))
             for target, its_boxes, its_scores in zip(targets, boxes, scores, strict=True)
         ]
-        return taught, maps
+        return taught, [*maps, *stages]
 
 
 @torch.no_grad()
 def _maps(model: GridDetector, images: Tensor, device: torch.device) -> list[Tensor]:
     was, model = model.training, model.to(device).eval()
-    maps = model.features(model.normalise(images.to(device)))
+    stages = model.stages(model.normalise(images.to(device)))
+    maps = model.mixed(stages)
     model.train(was)
-    return maps
+    return [*maps, *stages]

@@ -157,7 +157,7 @@ def _teacher(recipe: Recipe, student: Detector, device: torch.device) -> Teacher
         )
     assert isinstance(student, GridDetector)  # the recipe made sure of it
     try:
-        return Teacher.of(model, student, part.weight, part.imitation, device)
+        return Teacher.of(model, student, part.weight, part.imitation, part.hints, device)
     except ValueError as error:
         raise RecipeError(f"distillation.teacher: {part.teacher} {error}") from error
 
@@ -231,11 +231,12 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
             return model.losses(images, targets)
         assert isinstance(model, GridDetector)
         targets, wanted = teacher.teach(pixels, targets)
-        maps = model.features(images)
+        stages = model.stages(images)
+        maps = model.mixed(stages)
         losses = model.losses_of(maps, images, targets)
         losses["taught"] = losses["taught"] * teacher.weight
         if teacher.imitation is not None:
-            losses["imitation"] = teacher.imitation(maps, wanted) * teacher.imitation_weight
+            losses["imitation"] = teacher.imitation([*maps, *stages], wanted)
     return losses
 
 

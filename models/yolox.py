@@ -69,7 +69,7 @@ class Neck(nn.Module):
         self.shrink = nn.ModuleList(Separable(width, 5, stride=2) for _ in range(2))
         self.up_path = nn.ModuleList(Separable(width, 5) for _ in range(2))
 
-    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Backbone features at strides 8, 16, 32 to ``width`` channels at the same strides."""
         fine, middle, coarse = (layer(x) for layer, x in zip(self.lateral, features, strict=True))
         middle = self.down_path[0](middle + functional.interpolate(coarse, scale_factor=2.0))
@@ -122,8 +122,11 @@ class Yolox(GridDetector):
         """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W) as the backbone expects it."""
         return (images.permute(0, 3, 1, 2).float() - PIXEL_MEAN) * (1 / PIXEL_STD)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.neck(self.backbone(images))
+    def stages(self, images: Tensor) -> list[Tensor]:
+        return list(self.backbone(images))
+
+    def mixed(self, stages: list[Tensor]) -> list[Tensor]:
+        maps: list[Tensor] = self.neck(stages)
         return maps
 
     def predict(self, maps: list[Tensor]) -> Tensor:

@@ -67,7 +67,7 @@ def test_the_loss_is_least_where_the_student_says_what_the_teacher_says() -> Non
 def test_imitation_asks_for_the_same_maps_at_any_scale() -> None:
     torch.manual_seed(0)
     wanted = [torch.randn(2, 6, 5, 7), torch.randn(2, 4, 3, 4)]
-    imitation = Imitation([6, 4], [6, 4])
+    imitation = Imitation([6, 4], [6, 4], [0.5, 0.5])
     with torch.no_grad():
         for layer, channels in zip(imitation, (6, 4), strict=True):
             layer.weight.copy_(torch.eye(channels)[..., None, None])  # type: ignore[union-attr,operator]
@@ -76,7 +76,7 @@ def test_imitation_asks_for_the_same_maps_at_any_scale() -> None:
         assert abs(imitation([-each for each in wanted], wanted) - 2) < 1e-3
         assert abs(imitation([torch.randn_like(each) for each in wanted], wanted) - 1) < 0.2
     own = [torch.randn(2, 8, 5, 7), torch.randn(2, 8, 3, 4)]
-    imitation = Imitation([8, 8], [6, 4])
+    imitation = Imitation([8, 8], [6, 4], [0.5, 0.5])
     optimiser = torch.optim.Adam(imitation.parameters(), 0.05)
     seen = []
     for _ in range(60):
@@ -93,13 +93,14 @@ def test_what_imitates_learns_and_is_kept(tmp_path: Path, shapes: Path) -> None:
     teacher = tmp_path / "teacher.pt"
     save_checkpoint(teacher, Yolox(YoloxConfig(SHAPES, HEIGHT, WIDTH, 12, 24)), 1, None)
     source = f"annotations: {shapes}, images: {shapes.parent}"
-    more = f"distillation: {{teacher: {teacher}, imitation: 2}}"
+    more = f"distillation: {{teacher: {teacher}, imitation: 2, hints: 1}}"
     path = _recipe(tmp_path, "student", source, shapes, 1, more)
     train(path)
     content = read_checkpoint(tmp_path / "runs" / "student" / "last.pt")
     recipe = load_recipe(path)
     trainer = build(recipe, network(recipe))
     assert trainer.imitation is not None
+    assert len(trainer.imitation) == 6, "what is predicted from, and the backbone's"
     begun = {name: value.clone() for name, value in trainer.imitation.state_dict().items()}
     trainer.restore(content)
     kept = content["training"]["imitation"]
