@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
+from models.boxes import paired_iou
 from stream.detector import Detector
 from stream.errors import NoVideo
 from stream.frames import Frame
@@ -156,12 +158,13 @@ def test_the_detector_sees_the_picture_as_lookout_eval_does(
     path = tmp_path / "bikes.png"
     Image.fromarray(frame.picture.to_ndarray(format="rgb24")).save(path)
     (played,) = frames(path)
-    (one,) = detector.detect([played.picture], 0.3)
-    (other,) = detector.detect_images([np.asarray(Image.open(path))], 0.3)
-    assert len(one) == len(other) > 0
-    print(
-        "largest difference", np.abs(one.boxes - other.boxes).max(), np.abs(one.scores - other.scores).max()
-    )
-    np.testing.assert_allclose(one.boxes, other.boxes, atol=3)  # two ways of scaling
-    np.testing.assert_allclose(one.scores, other.scores, atol=0.05)
-    assert (one.classes == other.classes).all()
+    (one,) = detector.detect([played.picture], 0.2)
+    (other,) = detector.detect_images([np.asarray(Image.open(path))], 0.2)
+    # Two ways of scaling: what is sure in one is in the other.
+    for some, all_ in ((one, other), (other, one)):
+        sure = some.scores > 0.4
+        assert sure.any()
+        overlaps = paired_iou(torch.from_numpy(some.boxes[sure])[:, None], torch.from_numpy(all_.boxes))
+        best = overlaps.max(1)
+        assert bool((best.values > 0.95).all())
+        assert all_.classes[best.indices.numpy()].tolist() == some.classes[sure].tolist()

@@ -34,7 +34,7 @@ def pipeline(detector: Detector) -> Iterator[Pipeline]:
             "down": CameraConfig(source=f"rtsp://admin:{SECRET}@127.0.0.1:1/none"),
         }
     )
-    pipeline = Pipeline(config, detector)
+    pipeline = Pipeline(config, detector.twin())  # the tests below give theirs to other threads meanwhile
     pipeline.start()
     yield pipeline
     pipeline.stop()
