@@ -48,6 +48,8 @@ class Example:
     """Objects without a box may be anywhere in this picture."""
     proposals: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """float32 (R, 4), best first: where the host proposes that objects may be, if it was asked to."""
+    kept: npt.NDArray[np.uint8] | None = None
+    """What :meth:`read` returns, where it was read before."""
 
     def read(self) -> npt.NDArray[np.uint8]:
         """The picture, uint8 RGB (height, width, 3), turned as its annotations see it.
@@ -55,6 +57,8 @@ class Example:
         Raises:
             DataError: the file cannot be decoded or has another size than its annotations say.
         """
+        if self.kept is not None:
+            return self.kept
         bgr = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
         if bgr is not None and bgr.shape[:2] == (self.width, self.height) and self.width != self.height:
             # OpenCV turns a photograph as its EXIF rotation says; many annotation tools do not.

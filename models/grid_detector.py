@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.detector import Detector
-from models.grid import decode_boxes, grid
+from models.grid import STRIDES, decode_boxes, grid
 from models.losses import detection_loss
 from models.target import Target
 
@@ -19,9 +19,16 @@ class GridDetector(Detector):
     :func:`models.grid.grid`.
     """
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) to the backbone's maps, (B, ?, h, w) at strides 8, 16, 32."""
+    def blocks(self) -> list[nn.Module]:
+        """The backbone, as a chain: each is handed the map that the one before gave; see :meth:`stages`."""
         raise NotImplementedError
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to the maps of the last three blocks, (B, ?, h, w) at strides 8, 16, 32."""
+        found = [images]
+        for block in self.blocks():
+            found.append(block(found[-1]))
+        return found[-len(STRIDES) :]
 
     def mixed(self, stages: list[Tensor]) -> list[Tensor]:
         """:meth:`stages` to the maps that are predicted from, at the same strides."""

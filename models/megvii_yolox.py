@@ -148,8 +148,8 @@ class MegviiYolox(GridDetector):
         """uint8 RGB (B, H, W, 3) to float32 BGR (B, 3, H, W), 0 to 255."""
         return images.permute(0, 3, 1, 2).flip(1).float()
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        return list(self.backbone.backbone(images))
+    def blocks(self) -> list[nn.Module]:
+        return self.backbone.backbone.blocks()
 
     def mixed(self, stages: list[Tensor]) -> list[Tensor]:
         maps: list[Tensor] = self.backbone(stages)

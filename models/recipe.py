@@ -63,6 +63,8 @@ class DataPart(Strict):
     ones, their names decide: the same in every training, also when more pictures come."""
     bad: Literal["refuse", "skip"] = "refuse"
     """What is done about wrong entries of the training data and missing pictures: both list them first."""
+    in_memory: bool = False
+    """Decode every training picture once, before the first epoch, where there is memory for all of them."""
     proposals: ProposalsPart | None = None
     """The boxes that are judged, by a family that does not find its own."""
 
@@ -146,6 +148,9 @@ class DistillationPart(Strict):
     """Of the maps that it predicts from, which the student then imitates."""
     hints: Annotated[float, Field(ge=0)] = 0.0
     """Of its backbone's maps, likewise."""
+    blocks: Annotated[int, Field(ge=0)] = 0
+    """So many epochs every block learns alone, handed what its teacher's gives, and later all together: for a student
+    of the same channels. 0 leaves it out. See :mod:`models.blockwise`."""
 
 
 class Recipe(Strict):

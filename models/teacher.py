@@ -4,7 +4,8 @@ A teacher needs no annotations, so pictures without any are of use, and what ann
 same. Teacher and student look at the same augmented picture (Beyer et al., arXiv 2106.05237); soft scores carry more
 than boxes that were decided upon (Hinton et al., arXiv 1503.02531). Scores say something where objects are, feature
 maps everywhere: a student may imitate those too, what it predicts from (Cao et al., arXiv 2207.02039) and, as hints,
-what its backbone gives (Romero et al., arXiv 1412.6550).
+what its backbone gives (Romero et al., arXiv 1412.6550). One of its teacher's own channels can do so block by block,
+see :mod:`models.blockwise`.
 
 Knows nothing of files or recipes.
 """
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.blockwise import Walk, walk
 from models.grid import STRIDES
 from models.grid_detector import GridDetector
 from models.target import Target, Taught
@@ -76,6 +78,7 @@ class Teacher:
         imitation: float,
         hints: float,
         device: torch.device,
+        blockwise: bool = False,
     ) -> Teacher:
         """``model`` as teacher of ``student``.
 
@@ -83,26 +86,32 @@ class Teacher:
             weight: of what it says, beside what annotations do.
             imitation: weight of the maps that it predicts from; 0 leaves them alone.
             hints: weight of its backbone's maps.
+            blockwise: blocks are to learn alone, so they need its channels.
 
         Raises:
-            ValueError: it lacks a class, or has other cells.
+            ValueError: it lacks a class, or has other cells or channels.
         """
         wanted, known = student.config.names, model.config.names
         lacking = [name for name in wanted if name not in known]
         if lacking:
             raise ValueError(f"does not know {', '.join(lacking)}, only {', '.join(known)}")
         height, width = student.config.input_height, student.config.input_width
-        maps = [
-            _maps(each, torch.zeros(1, height, width, 3, dtype=torch.uint8), device)
+        walks = [
+            _walk(each, torch.zeros(1, height, width, 3, dtype=torch.uint8), device)
             for each in (student, model)
         ]
-        cells = [sum(each[0, 0].numel() for each in one[: len(STRIDES)]) for one in maps]
+        cells = [sum(each[0, 0].numel() for each in one.maps) for one in walks]
         if cells[0] != cells[1]:
             raise ValueError(
                 f"has {cells[1]} cells in {width}x{height} pixels, its student {cells[0]}; take another"
             )
         columns = torch.tensor([known.index(name) for name in wanted], device=device)
-        channels = [[each.shape[1] for each in one] for one in maps]
+        chains = [[each.shape[1] for each in one.everything] for one in walks]
+        if blockwise and chains[0] != chains[1]:
+            raise ValueError(
+                f"gives {chains[1]} channels block by block, its student {chains[0]}: leave distillation.blocks out"
+            )
+        channels = [[each.shape[1] for each in one.imitated] for one in walks]
         parts = (imitation, hints) if hints else (imitation,)
         weights = [part / len(STRIDES) for part in parts for _ in STRIDES]
         own, others = (each[: len(weights)] for each in channels)
@@ -110,29 +119,27 @@ class Teacher:
         return cls(model.requires_grad_(False).to(device).eval(), columns, weight, imitates)
 
     @torch.no_grad()
-    def teach(self, images: Tensor, targets: Sequence[Target]) -> tuple[list[Target], list[Tensor]]:
-        """The targets with what the teacher sees, and the maps that it predicts from and then its backbone's.
+    def teach(self, images: Tensor, targets: Sequence[Target]) -> tuple[list[Target], Walk]:
+        """The targets with what the teacher sees, and what its blocks give.
 
         Args:
             images: uint8 RGB (B, H, W, 3), on the teacher's device.
             targets: of the same B pictures.
         """
         normal = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
-        stages = self.model.stages(normal)
-        maps = self.model.mixed(stages)
-        boxes, scores = self.model.decode_of(maps, normal)
+        its = walk(self.model, normal)
+        boxes, scores = self.model.decode_of(its.maps, normal)
         scores = scores[..., self.columns]
         taught = [
             replace(target, taught=Taught(its_boxes, its_scores))
             for target, its_boxes, its_scores in zip(targets, boxes, scores, strict=True)
         ]
-        return taught, [*maps, *stages]
+        return taught, its
 
 
 @torch.no_grad()
-def _maps(model: GridDetector, images: Tensor, device: torch.device) -> list[Tensor]:
+def _walk(model: GridDetector, images: Tensor, device: torch.device) -> Walk:
     was, model = model.training, model.to(device).eval()
-    stages = model.stages(model.normalise(images.to(device)))
-    maps = model.mixed(stages)
+    found = walk(model, model.normalise(images.to(device)))
     model.train(was)
-    return [*maps, *stages]
+    return found

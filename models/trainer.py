@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.blockwise import misfit, walk
 from models.detector import Detector
 from models.ema import MovingAverage
 from models.errors import LookoutError, RecipeError
@@ -157,7 +158,7 @@ def _teacher(recipe: Recipe, student: Detector, device: torch.device) -> Teacher
         )
     assert isinstance(student, GridDetector)  # the recipe made sure of it
     try:
-        return Teacher.of(model, student, part.weight, part.imitation, part.hints, device)
+        return Teacher.of(model, student, part.weight, part.imitation, part.hints, device, part.blocks > 0)
     except ValueError as error:
         raise RecipeError(f"distillation.teacher: {part.teacher} {error}") from error
 
@@ -230,13 +231,17 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
         if teacher is None:
             return model.losses(images, targets)
         assert isinstance(model, GridDetector)
+        assert trainer.recipe.distillation is not None
         targets, wanted = teacher.teach(pixels, targets)
-        stages = model.stages(images)
-        maps = model.mixed(stages)
-        losses = model.losses_of(maps, images, targets)
+        blocks = trainer.recipe.distillation.blocks
+        given = wanted if trainer.epoch < blocks else None
+        own = walk(model, images, given)
+        losses = model.losses_of((given or own).maps, images, targets)
         losses["taught"] = losses["taught"] * teacher.weight
         if teacher.imitation is not None:
-            losses["imitation"] = teacher.imitation([*maps, *stages], wanted)
+            losses["imitation"] = teacher.imitation(own.imitated, wanted.imitated)
+        if blocks:
+            losses["blocks"] = misfit(own, wanted)
     return losses
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+import psutil
+
 from models.annotated import CocoFile
 from models.annotations import read_annotations, unlabelled
 from models.coco import Example, examples_of, with_pictures
@@ -17,6 +19,9 @@ from models.split import hold_out, numbered_apart
 from models.validate import ValidationSet, load_validation
 
 Sources = list[tuple[TrainingSource, CocoFile]]
+
+_MEMORY_SHARE = 0.5
+"""Of what is free, what decoded pictures may take."""
 
 
 def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
@@ -47,7 +52,21 @@ def training_data(recipe: Recipe) -> tuple[list[Example], ValidationSet | None]:
         examples += examples_of(file, source.images, partial, source.extend_top) * source.repeat
     if recipe.distillation is None and not any(len(example.boxes) for example in examples):
         raise DataError(f"data.train: has no box of {', '.join(recipe.names)}; there is nothing to learn")
-    return examples, validation
+    return _in_memory(examples) if recipe.data.in_memory else examples, validation
+
+
+def _in_memory(examples: list[Example]) -> list[Example]:
+    """The examples with their pictures, each decoded once however often it is used."""
+    different = {id(example): example for example in examples}
+    needed = sum(3 * example.width * example.height for example in different.values())
+    free = psutil.virtual_memory().available
+    if needed > _MEMORY_SHARE * free:
+        raise RecipeError(
+            f"data.in_memory: {len(different)} decoded pictures take {needed / 1e9:.1f} GB, of which {free / 1e9:.1f} "
+            "are free, and half of that is for the training; remove it, or give pictures of fewer pixels"
+        )
+    kept = {key: replace(example, kept=example.read()) for key, example in different.items()}
+    return [kept[id(example)] for example in examples]
 
 
 def _without(file: CocoFile, source: TrainingSource) -> CocoFile:

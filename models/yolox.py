@@ -122,8 +122,8 @@ class Yolox(GridDetector):
         """uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W) as the backbone expects it."""
         return (images.permute(0, 3, 1, 2).float() - PIXEL_MEAN) * (1 / PIXEL_STD)
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        return list(self.backbone(images))
+    def blocks(self) -> list[nn.Module]:
+        return self.backbone.by_stride()
 
     def mixed(self, stages: list[Tensor]) -> list[Tensor]:
         maps: list[Tensor] = self.neck(stages)

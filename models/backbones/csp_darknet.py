@@ -142,11 +142,12 @@ class CspDarknet(nn.Module):
             CspLayer(16 * width, 16 * width, depth, False, depthwise),
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) to maps at strides 8, 16, 32; H and W are multiples of 32."""
-        fine = self.dark3(self.dark2(self.stem(images)))
-        middle = self.dark4(fine)
-        return fine, middle, self.dark5(middle)
+    def blocks(self) -> list[nn.Module]:
+        """The network, as a chain whose parts give maps at strides 4, 8, 16, 32.
+
+        Its images are normalised (B, 3, H, W), H and W multiples of 32.
+        """
+        return [nn.Sequential(self.stem, self.dark2), self.dark3, self.dark4, self.dark5]
 
     def early(self, blocks: int) -> Iterable[nn.Module]:
         """The stem and the first ``blocks`` of its four stages; nothing for 0."""

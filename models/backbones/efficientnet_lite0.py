@@ -139,13 +139,16 @@ class EfficientNetLite0(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features at strides 8, 16 and 32 of normalised RGB float (B, 3, H, W); H and W are multiples of 32."""
-        x = self.stem(images)
-        kept = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in (_STRIDE_8_BLOCK, _STRIDE_16_BLOCK):
-                kept.append(x)
-        return kept[0], kept[1], x
+        first, second, third = self.by_stride()
+        fine = first(images)
+        middle = second(fine)
+        return fine, middle, third(middle)
+
+    def by_stride(self) -> list[nn.Module]:
+        """The network, as a chain whose parts give the maps of ``forward``."""
+        parts = self.blocks[: _STRIDE_8_BLOCK + 1], self.blocks[_STRIDE_8_BLOCK + 1 : _STRIDE_16_BLOCK + 1]
+        fine, middle = (nn.Sequential(*part) for part in parts)
+        return [nn.Sequential(self.stem, *fine), middle, nn.Sequential(*self.blocks[_STRIDE_16_BLOCK + 1 :])]
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features at stride 16, (B, 112, H / 16, W / 16); H and W are multiples of 32."""

@@ -1,0 +1,66 @@
+"""A detector taken as a chain of blocks, each of which can learn alone.
+
+Behind a student's first blocks that know nothing yet, the later ones learn from noise. If every block is given what
+its teacher's predecessor gives, all of them learn at once, each of the right thing (blockwise distillation, Li et al.,
+arXiv 1911.13053); put together, what they lack adds up, and the whole has to learn on.
+
+Knows nothing of losses, recipes or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.grid import STRIDES
+from models.grid_detector import GridDetector
+
+_LEAST_VARIANCE = 0.01
+"""Of a map's mean one: channels that hardly change would otherwise count as much as those that say something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What each block of a detector gives, (B, ?, h, w) each."""
+
+    backbone: list[Tensor]
+    """Of the backbone's blocks; the last three are at strides 8, 16, 32."""
+    maps: list[Tensor]
+    """What is predicted from, at the same strides."""
+
+    @property
+    def everything(self) -> list[Tensor]:
+        return [*self.backbone, *self.maps]
+
+    @property
+    def imitated(self) -> list[Tensor]:
+        """What another architecture has as well: what is predicted from, and the backbone's last three."""
+        return [*self.maps, *self.backbone[-len(STRIDES) :]]
+
+
+def walk(model: GridDetector, images: Tensor, given: Walk | None = None) -> Walk:
+    """What each block gives, of what the one before it gave.
+
+    Args:
+        model: the detector.
+        images: normalised, float32 (B, 3, H, W).
+        given: of another detector with the same channels: blocks are handed this instead.
+    """
+    found: list[Tensor] = []
+    taken = images
+    for index, block in enumerate(model.blocks()):
+        found.append(block(taken))
+        taken = (given.backbone if given else found)[index]
+    return Walk(found, model.mixed((given.backbone if given else found)[-len(STRIDES) :]))
+
+
+def misfit(own: Walk, wanted: Walk) -> Tensor:
+    """How far each map is from the one that is wanted, as a part of the variance of its channels; their sum."""
+    parts = []
+    for map_, target in zip(own.everything, wanted.everything, strict=True):
+        variance = target.float().var((0, 2, 3), keepdim=True)
+        off = (map_.float() - target.float()).square()
+        parts.append((off / (variance + _LEAST_VARIANCE * variance.mean())).mean())
+    return torch.stack(parts).sum()
