@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models.annotations import read_annotations
+from models.coco import load_coco
 from models.errors import DataError, RecipeError
 from models.recipe import load_recipe
 from models.training_data import training_data
@@ -97,3 +98,34 @@ schedule: {{epochs: 1}}
     for pattern, what in (("*", "all"), ("night_*", "none")):
         with pytest.raises(RecipeError, match=rf"leave_out: '{re.escape(pattern)}' matches {what} of 12"):
             learned(pattern)
+
+
+def test_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = draw_shapes(tmp_path / "shapes", 4)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"""
+name: some
+names: [square, disc]
+data:
+  in_memory: true
+  train:
+    - {{annotations: {annotations}, images: {annotations.parent}, repeat: 3}}
+schedule: {{epochs: 1}}
+"""
+    )
+    plain = load_coco(annotations, annotations.parent, SHAPES)
+    pictures = [example.read() for example in plain]
+    examples, _ = training_data(load_recipe(recipe))
+    for example in plain:
+        example.path.unlink()
+    assert len(examples) == 12
+    assert len({id(example.read()) for example in examples}) == 4
+    for example, picture in zip(examples, pictures * 3, strict=True):
+        assert np.array_equal(example.read(), picture)
+    draw_shapes(tmp_path / "shapes", 4)
+    monkeypatch.setattr("models.training_data._MEMORY_SHARE", 0.0)
+    with pytest.raises(
+        RecipeError, match=r"data\.in_memory: 4 decoded pictures take 0\.0 GB, of which .* remove it"
+    ):
+        training_data(load_recipe(recipe))
