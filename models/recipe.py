@@ -148,9 +148,17 @@ class DistillationPart(Strict):
     """Of the maps that it predicts from, which the student then imitates."""
     hints: Annotated[float, Field(ge=0)] = 0.0
     """Of its backbone's maps, likewise."""
-    blocks: Annotated[int, Field(ge=0)] = 0
-    """So many epochs every block learns alone, handed what its teacher's gives, and later all together: for a student
-    of the same channels. 0 leaves it out. See :mod:`models.blockwise`."""
+    blocks: Annotated[float, Field(ge=0)] = 0.0
+    """Of what every block gives, channel by channel, by a student of its teacher's channels. See
+    :mod:`models.blockwise`."""
+    alone_epochs: Annotated[int, Field(ge=0)] = 0
+    """So many epochs, the first ones, each of these blocks is handed what its teacher's gives."""
+
+    @model_validator(mode="after")
+    def _blocks_learn(self) -> DistillationPart:
+        if self.alone_epochs and not self.blocks:
+            raise ValueError("alone_epochs is for blocks that learn; add blocks: 1.0")
+        return self
 
 
 class Recipe(Strict):

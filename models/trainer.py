@@ -233,15 +233,15 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(model, GridDetector)
         assert trainer.recipe.distillation is not None
         targets, wanted = teacher.teach(pixels, targets)
-        blocks = trainer.recipe.distillation.blocks
-        given = wanted if trainer.epoch < blocks else None
+        part = trainer.recipe.distillation
+        given = wanted if trainer.epoch < part.alone_epochs else None
         own = walk(model, images, given)
         losses = model.losses_of((given or own).maps, images, targets)
         losses["taught"] = losses["taught"] * teacher.weight
         if teacher.imitation is not None:
             losses["imitation"] = teacher.imitation(own.imitated, wanted.imitated)
-        if blocks:
-            losses["blocks"] = misfit(own, wanted)
+        if part.blocks:
+            losses["blocks"] = misfit(own, wanted) * part.blocks
     return losses
 
 

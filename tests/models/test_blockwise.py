@@ -30,13 +30,13 @@ def _nano() -> MegviiYolox:
     return MegviiYolox(MegviiYoloxConfig(SHAPES, HEIGHT, WIDTH, "nano")).eval()
 
 
-def _recipe(folder: Path, shapes: Path, teacher: Path, model: str, blocks: int) -> Path:
+def _recipe(folder: Path, shapes: Path, teacher: Path, model: str, alone: int) -> Path:
     path = folder / "student.yaml"
     path.write_text(f"""
 name: student
 names: [square, disc]
 model: {{{model}, input_height: {HEIGHT}, input_width: {WIDTH}}}
-distillation: {{teacher: {teacher}, blocks: {blocks}}}
+distillation: {{teacher: {teacher}, blocks: 1.0, alone_epochs: {alone}}}
 data:
   train: [{{annotations: {shapes}, images: {shapes.parent}, repeat: 8}}]
   in_memory: true
