@@ -23,6 +23,13 @@ class GridDetector(Detector):
         """The backbone, as a chain: each is handed the map that the one before gave; see :meth:`stages`."""
         raise NotImplementedError
 
+    def ends(self) -> list[nn.Module]:
+        """The layers whose outputs, after an activation, are the maps of :meth:`blocks` and then of :meth:`mixed`.
+
+        In the order in which they run; nothing where the maps are not activated.
+        """
+        return []
+
     def stages(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) to the maps of the last three blocks, (B, ?, h, w) at strides 8, 16, 32."""
         found = [images]

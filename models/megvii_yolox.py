@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,12 @@ class MegviiYolox(GridDetector):
 
     def blocks(self) -> list[nn.Module]:
         return self.backbone.backbone.blocks()
+
+    def ends(self) -> list[nn.Module]:
+        neck, backbone = self.backbone, self.backbone.backbone
+        stages = (backbone.dark2, backbone.dark3, backbone.dark4, backbone.dark5)
+        layers = [*(stage[-1] for stage in stages), neck.C3_p3, neck.C3_n3, neck.C3_n4]
+        return [cast(CspLayer, layer).conv3.bn for layer in layers]
 
     def mixed(self, stages: list[Tensor]) -> list[Tensor]:
         maps: list[Tensor] = self.backbone(stages)

@@ -47,6 +47,8 @@ class NetworkPart(Strict):
     """Whether it needs ``data.proposals``."""
     by_cell: ClassVar[bool] = False
     """Whether it predicts cell by cell, in pictures of any size: can have a teacher, and change sizes."""
+    by_block: ClassVar[bool] = False
+    """Whether its blocks can learn each what a teacher's gives, see :mod:`models.blockwise`."""
     input_height: Side = 320
     input_width: Side = 416
     pretrained: bool = True
@@ -74,6 +76,7 @@ class MegviiYoloxPart(NetworkPart):
     """See :class:`models.megvii_yolox.MegviiYoloxConfig`."""
 
     by_cell: ClassVar[bool] = True
+    by_block: ClassVar[bool] = True
     family: Literal["yolox"]
     pretrained: Literal[False] = False
     size: Literal["nano", "tiny", "s", "m", "l", "x"] = "s"

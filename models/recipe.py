@@ -149,7 +149,7 @@ class DistillationPart(Strict):
     hints: Annotated[float, Field(ge=0)] = 0.0
     """Of its backbone's maps, likewise."""
     blocks: Annotated[float, Field(ge=0)] = 0.0
-    """Of what every block gives, channel by channel, by a student of its teacher's channels. See
+    """Of what every block gives, channel by channel: for a yolox of its teacher's size. See
     :mod:`models.blockwise`."""
     alone_epochs: Annotated[int, Field(ge=0)] = 0
     """So many epochs, the first ones, each of these blocks is handed what its teacher's gives."""
@@ -216,6 +216,8 @@ class Recipe(Strict):
             )
         if self.distillation is not None and not self.model.by_cell:
             raise ValueError(f"a {self.model.family} has no cells to be taught in; remove distillation")
+        if self.distillation is not None and self.distillation.blocks and not self.model.by_block:
+            raise ValueError(f"a {self.model.family} does not learn by blocks; remove distillation.blocks")
         return self
 
     @model_validator(mode="after")

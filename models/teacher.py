@@ -106,7 +106,7 @@ class Teacher:
                 f"has {cells[1]} cells in {width}x{height} pixels, its student {cells[0]}; take another"
             )
         columns = torch.tensor([known.index(name) for name in wanted], device=device)
-        chains = [[each.shape[1] for each in one.everything] for one in walks]
+        chains = [one.channels for one in walks]
         if blockwise and chains[0] != chains[1]:
             raise ValueError(
                 f"gives {chains[1]} channels block by block, its student {chains[0]}: leave distillation.blocks out"

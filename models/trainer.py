@@ -241,7 +241,7 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
         if teacher.imitation is not None:
             losses["imitation"] = teacher.imitation(own.imitated, wanted.imitated)
         if part.blocks:
-            losses["blocks"] = misfit(own, wanted) * part.blocks
+            losses["blocks"] = misfit(own.linear, wanted.linear) * part.blocks
     return losses
 
 

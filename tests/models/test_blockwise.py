@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from models.augment import Augmentation
 from models.backbones.efficientnet_lite0 import EfficientNetLite0
-from models.blockwise import Walk, misfit, walk
+from models.blockwise import misfit, walk
 from models.checkpoint import save_checkpoint
 from models.errors import RecipeError
 from models.grid_detector import GridDetector
@@ -68,6 +69,17 @@ def test_blocks_in_a_chain_are_the_detector(model: GridDetector) -> None:
     strides = [HEIGHT // each.shape[2] for each in whole.backbone]
     assert strides[-3:] == [8, 16, 32]
     assert [each.shape[2:] for each in whole.maps] == [each.shape[2:] for each in whole.backbone[-3:]]
+    assert len(whole.linear) == len(model.ends())
+
+
+def test_ends_are_the_maps_before_their_activation() -> None:
+    model = _nano()
+    with torch.no_grad():
+        whole = walk(model, torch.rand(2, 3, HEIGHT, WIDTH) * 255)
+        again = walk(model, torch.rand(2, 3, HEIGHT, WIDTH) * 255)
+    assert len(whole.linear) == len(again.linear) == 7, "hooks are gone after each walk"
+    for linear, map_ in zip(whole.linear, (*whole.backbone, *whole.maps), strict=True):
+        assert functional.silu(linear).equal(map_)
 
 
 def test_a_block_is_handed_what_is_given() -> None:
@@ -80,24 +92,20 @@ def test_a_block_is_handed_what_is_given() -> None:
     with torch.no_grad():
         wanted = walk(teacher, images)
         alone, together = walk(student, images, wanted), walk(student, images)
-    off = [misfit(Walk([a], []), Walk([b], [])).item() for a, b in _pairs(alone, wanted)]
+    off = [misfit([a], [b]).item() for a, b in zip(alone.linear, wanted.linear, strict=True)]
     assert off[0] > 0.1
     assert off[1:] == [0.0] * 6
-    assert all(misfit(Walk([a], []), Walk([b], [])) > 0 for a, b in _pairs(together, wanted))
-
-
-def _pairs(own: Walk, wanted: Walk) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(zip(own.everything, wanted.everything, strict=True))
+    assert all(misfit([a], [b]) > 0 for a, b in zip(together.linear, wanted.linear, strict=True))
 
 
 def test_misfit_is_a_part_of_each_channels_variance() -> None:
     torch.manual_seed(0)
     wanted = torch.randn(4, 3, 8, 8) * torch.tensor([1.0, 10.0, 100.0])[:, None, None]
     mean = wanted.mean((0, 2, 3), keepdim=True).expand_as(wanted)
-    assert misfit(Walk([wanted], []), Walk([wanted], [])) == 0
-    left = misfit(Walk([mean], []), Walk([wanted], [])).item()
+    assert misfit([wanted], [wanted]) == 0
+    left = misfit([mean], [wanted]).item()
     assert 0.5 < left < 0.7, "who gives the mean fits nothing; the least of three channels hardly counts"
-    assert misfit(Walk([wanted], [mean]), Walk([wanted], [wanted])).item() == pytest.approx(left)
+    assert misfit([wanted, mean], [wanted, wanted]).item() == pytest.approx(left)
 
 
 def test_blocks_learn_alone_and_then_together(tmp_path: Path, shapes: Path) -> None:
@@ -120,11 +128,13 @@ def test_blocks_learn_alone_and_then_together(tmp_path: Path, shapes: Path) -> N
 def test_blocks_need_the_teachers_channels(tmp_path: Path, shapes: Path) -> None:
     teacher = tmp_path / "teacher.pt"
     save_checkpoint(teacher, _nano(), 1, None)
-    recipe = load_recipe(
-        _recipe(tmp_path, shapes, teacher, "backbone_blocks: 12, width: 16, pretrained: false", 1)
-    )
+    recipe = load_recipe(_recipe(tmp_path, shapes, teacher, "family: yolox, size: tiny", 1))
     with pytest.raises(RecipeError, match=r"gives \[32, 64, 128, 256, .* leave distillation\.blocks out"):
         build(recipe, network(recipe))
+    with pytest.raises(
+        RecipeError, match=r"a lookout-yolox does not learn by blocks; remove distillation\.blocks"
+    ):
+        load_recipe(_recipe(tmp_path, shapes, teacher, "backbone_blocks: 12", 1))
 
 
 def test_a_backbone_by_stride_is_the_backbone() -> None:

@@ -93,6 +93,11 @@ def test_the_newcomers_recipe_explains_every_line() -> None:
         ),
         (
             "name: mine",
+            "name: mine\ndistillation: {teacher: t.pt, alone_epochs: 2}",
+            r"distillation: .*alone_epochs is for blocks that learn; add blocks: 1\.0$",
+        ),
+        (
+            "name: mine",
             "name: mine\nmodel: {family: yolo-v1}\ndistillation: {teacher: t.pt}",
             r"a yolo-v1 has no cells to be taught in; remove distillation$",
         ),
