@@ -94,7 +94,7 @@ def test_too_little_memory_cuts_batches_in_half_and_the_step_stays_one(shapes: P
         if len(given[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    small.model.backbone.register_forward_pre_hook(fits)
+    small.model.backbone.stem.register_forward_pre_hook(fits)
     assert step(small, [batch], 0.0) == pytest.approx(step(plain, [batch], 0.0), rel=0.5)
     step(small, [batch], 0.0)
     assert (sizes, small.parts) == ([4, 2, 2, 2, 2], 2)
@@ -106,7 +106,7 @@ def test_too_little_memory_cuts_batches_in_half_and_the_step_stays_one(shapes: P
     def never_fits(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    small.model.backbone.register_forward_pre_hook(never_fits)
+    small.model.backbone.stem.register_forward_pre_hook(never_fits)
     with pytest.raises(torch.OutOfMemoryError):
         step(small, [batch], 0.0)
 
