@@ -105,7 +105,7 @@ def _tried(config: DetectorConfig, by_name: bool) -> dict[str, Any]:
 
 def main() -> None:
     if hasattr(os, "nice"):
-        os.nice(10)  # what is watched meanwhile comes first
+        os.nice(5)
     with suppress(OSError):  # where memory runs out, this is to end and not the app
         Path("/proc/self/oom_score_adj").write_text("1000")
     asked = json.loads(sys.argv[1])

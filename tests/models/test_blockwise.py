@@ -109,7 +109,7 @@ def test_misfit_is_a_part_of_each_channels_variance() -> None:
 
 
 def test_blocks_learn_alone_and_then_together(tmp_path: Path, shapes: Path) -> None:
-    """Alone, what a block gives does not come of the blocks before: their gradients are those of their own maps."""
+    """What blocks lack falls, over both kinds of epochs; the other losses are there in both."""
     torch.manual_seed(1)
     teacher = tmp_path / "teacher.pt"
     save_checkpoint(teacher, _nano(), 1, None)
