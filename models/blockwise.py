@@ -5,7 +5,7 @@ its teacher's predecessor gives, all of them learn at once, each of the right th
 arXiv 1911.13053); put together, what they lack adds up, and the whole has to learn on.
 
 What is compared is what blocks give before their activation (Heo et al., arXiv 1904.01866): behind a SiLU most of a map
-is near 0 and says little. With it blocks learned as much of a seventh of the pictures.
+is near 0 and says little. With it blocks learned as much of a sixth of the pictures.
 
 Knows nothing of losses, recipes or files.
 """
