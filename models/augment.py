@@ -16,7 +16,7 @@ import numpy as np
 from models.coco import Example
 from models.letterbox import PAD_VALUE, Letterbox
 from models.mixing import Objects, mixed, pasted
-from models.sample import FloatBoxes, Picture, Sample
+from models.sample import AS_THEY_ARE, Colours, FloatBoxes, Picture, Sample
 
 _MIN_SIDE_PX = 3.0
 _MIN_VISIBLE = 0.3
@@ -81,11 +81,14 @@ def augmented(
     augmentation: Augmentation,
     rng: np.random.Generator,
     objects: Objects | None = None,
+    *,
+    recolour: bool = True,
 ) -> Sample:
     """A random sample around ``examples[index]``; a mosaic draws three more pictures.
 
     Args:
         objects: those that may be pasted; by default found anew, which takes a look at all examples.
+        recolour: False leaves the picture's colours to :func:`models.recolour.recoloured`.
     """
     canvas = Rectangle(0, 0, input_width, input_height)
     sample = _composed(examples, index, canvas, augmentation, rng)
@@ -94,7 +97,12 @@ def augmented(
         sample = mixed(sample, other, float(rng.uniform(*_MIXED)))
     if rng.random() < augmentation.paste:
         sample = pasted(sample, objects or Objects.of(examples), rng)
-    return replace(sample, image=_recolour(sample.image, augmentation, rng))
+    colours = _colours(augmentation, rng)
+    return (
+        replace(sample, image=_recoloured(sample.image, colours))
+        if recolour
+        else replace(sample, colours=colours)
+    )
 
 
 def _composed(
@@ -196,13 +204,18 @@ def _compose(parts: Sequence[Sample], tiles: Sequence[Rectangle], canvas: Rectan
     return Sample(image, boxes, classes, ignored, partial, proposals)
 
 
-def _recolour(image: Picture, augmentation: Augmentation, rng: np.random.Generator) -> Picture:
-    """Random hue, saturation and brightness, the same for the whole picture."""
+def _colours(augmentation: Augmentation, rng: np.random.Generator) -> Colours:
+    """The same for the whole picture."""
     hue = rng.uniform(-augmentation.hue, augmentation.hue)
     saturation = rng.uniform(1 - augmentation.saturation, 1 + augmentation.saturation)
     brightness = rng.uniform(1 - augmentation.brightness, 1 + augmentation.brightness)
-    if hue == 0 and saturation == 1 and brightness == 1:
+    return hue, saturation, brightness
+
+
+def _recoloured(image: Picture, colours: Colours) -> Picture:
+    if colours == AS_THEY_ARE:
         return image
+    hue, saturation, brightness = colours
     levels = np.arange(256)
     tables = np.empty((1, 256, 3), np.uint8)
     tables[0, :, 0] = (levels + round(hue * 180)) % 180  # OpenCV keeps hue as 0 to 179

@@ -33,6 +33,8 @@ class Batch:
     images: Tensor
     """uint8 RGB (B, H, W, 3)."""
     targets: list[Target]
+    colours: Tensor | None = None
+    """float32 (B, 3): what is still to be done to the pictures' colours (:attr:`models.sample.Sample.colours`)."""
 
 
 _CELL_PX = 32
@@ -56,6 +58,8 @@ class EpochSamples(Dataset[Sample | DataError]):
     """Of what sizes batches are, as parts of the input's."""
     seed: int
     epoch: int
+    recolour: bool = True
+    """False leaves colours to the device that trains (:mod:`models.recolour`)."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -87,7 +91,9 @@ class EpochSamples(Dataset[Sample | DataError]):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         try:
             objects = self._objects if self.augmentation.paste else None
-            return augmented(self.examples, index, height, width, self.augmentation, rng, objects)
+            return augmented(
+                self.examples, index, height, width, self.augmentation, rng, objects, recolour=self.recolour
+            )
         except DataError as error:
             return error
 
@@ -121,12 +127,15 @@ def epoch_batches(
     for ready in loader:
         if isinstance(ready, DataError):
             raise ready
-        images, truth = ready
-        yield Batch(images, [Target(*map(torch.from_numpy, parts)) for parts in truth])
+        images, truth, colours = ready
+        targets = [Target(*map(torch.from_numpy, parts)) for parts in truth]
+        yield Batch(images, targets, None if samples.recolour else torch.from_numpy(colours))
 
 
-def _collate(samples: list[Sample | DataError]) -> tuple[Tensor, list[Truth]] | DataError:
-    """Of targets only the arrays: every tensor would cross to the training through a file of its own."""
+def _collate(
+    samples: list[Sample | DataError],
+) -> tuple[Tensor, list[Truth], npt.NDArray[np.float32]] | DataError:
+    """Pictures, targets and colours; of targets the arrays, as tensors would cross in a file each."""
     good = []
     for sample in samples:
         if isinstance(sample, DataError):
@@ -135,7 +144,8 @@ def _collate(samples: list[Sample | DataError]) -> tuple[Tensor, list[Truth]] | 
     truth: list[Truth] = [
         (each.boxes, each.classes, each.ignored, each.partial, each.proposals) for each in good
     ]
-    return torch.from_numpy(np.stack([sample.image for sample in good])), truth
+    colours = np.array([sample.colours for sample in good], np.float32)
+    return torch.from_numpy(np.stack([sample.image for sample in good])), truth, colours
 
 
 def _start_worker(_: int) -> None:

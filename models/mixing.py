@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,9 @@ def mixed(first: Sample, second: Sample, share: float) -> Sample:
     """
     image = cv2.addWeighted(first.image, share, second.image, 1 - share, 0.0)
     parts = ("boxes", "classes", "ignored", "partial", "proposals")
-    both = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in parts}
+    both: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in parts
+    }
     return Sample(np.asarray(image, np.uint8), **both)
 
 

@@ -9,6 +9,10 @@ import numpy.typing as npt
 
 FloatBoxes = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
+Colours = tuple[float, float, float]
+"""Shift of the hue as a part of the full circle, factors of saturation and of brightness."""
+
+AS_THEY_ARE: Colours = 0.0, 1.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +31,5 @@ class Sample:
     """float32 (P, 4): areas where objects without a box may be."""
     proposals: FloatBoxes
     """float32 (R, 4), best first: those of the pictures, as far as they are still to be seen."""
+    colours: Colours = AS_THEY_ARE
+    """What is still to be done to the picture's."""

@@ -197,7 +197,7 @@ def _train_epoch(
     trainer.model.train()
     for module in trainer.model.early(schedule.frozen_blocks):
         module.eval()
-    samples = _samples(recipe, examples, trainer.epoch)
+    samples = _samples(recipe, examples, trainer.epoch, recolour=trainer.device.type == "cpu")
     batches = epoch_batches(samples, schedule.batch, recipe.workers, trainer.ranks)
     for index in range(steps):
         some = list(islice(batches, schedule.accumulate))
@@ -253,7 +253,7 @@ def _said(metrics: Metrics | None) -> str:
     return f"  AP {metrics.AP:.3f}  AP50 {metrics.AP50:.3f} ({classes})"
 
 
-def _samples(recipe: Recipe, examples: list[Example], epoch: int) -> EpochSamples:
+def _samples(recipe: Recipe, examples: list[Example], epoch: int, *, recolour: bool = True) -> EpochSamples:
     part = recipe.augmentation
     plain = epoch >= recipe.schedule.epochs - part.plain_epochs
     return EpochSamples(
@@ -274,6 +274,7 @@ def _samples(recipe: Recipe, examples: list[Example], epoch: int) -> EpochSample
         sizes=(1.0, 1.0) if plain else part.sizes,
         seed=recipe.seed,
         epoch=epoch,
+        recolour=recolour,
     )
 
 

@@ -24,6 +24,7 @@ from models.grid_detector import GridDetector
 from models.loader import Batch
 from models.ranks import Ranks
 from models.recipe import Recipe
+from models.recolour import recoloured
 from models.start import load_detector
 from models.target import moved
 from models.teacher import Imitation, Teacher
@@ -202,7 +203,9 @@ def step(trainer: Trainer, batches: Sequence[Batch], rate: float) -> dict[str, f
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:
     size = math.ceil(len(batch.targets) / count)
     for start in range(0, len(batch.targets), size):
-        yield Batch(batch.images[start : start + size], batch.targets[start : start + size])
+        part = slice(start, start + size)
+        colours = None if batch.colours is None else batch.colours[part]
+        yield Batch(batch.images[part], batch.targets[part], colours)
 
 
 def _add_up(trainer: Trainer, batches: Sequence[Batch]) -> dict[str, float]:
@@ -224,6 +227,8 @@ def _add_up(trainer: Trainer, batches: Sequence[Batch]) -> dict[str, float]:
 def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
     model, device, teacher = trainer.model, trainer.device, trainer.teacher
     pixels = batch.images.to(device)
+    if batch.colours is not None:
+        pixels = recoloured(pixels, batch.colours.to(device))
     images = model.normalise(pixels).contiguous(memory_format=torch.channels_last)
     mixed = trainer.precision != torch.float32
     targets = moved(batch.targets, device)

@@ -70,6 +70,7 @@ def run(recipe_path: Path, batch_size: int | None, steps: int, rounds: int) -> d
     trainer.model.train()
     size = recipe.schedule.batch
     plain_s, own_s, waited_s = [], [], []
+    on_cpu = trainer.device.type == "cpu"
     with closing(epoch_batches(_samples(recipe, examples, 0), size, 0)) as batches:
         batch = next(batches)
     plain_loop(trainer, batch, 2)
@@ -79,7 +80,8 @@ def run(recipe_path: Path, batch_size: int | None, steps: int, rounds: int) -> d
         plain_s.append(time.perf_counter() - started)
     keep_freed_memory()
     for number in range(rounds):
-        with closing(epoch_batches(_samples(recipe, examples, number), size, recipe.workers)) as batches:
+        samples = _samples(recipe, examples, number, recolour=on_cpu)
+        with closing(epoch_batches(samples, size, recipe.workers)) as batches:
             trained(trainer, batches, _AHEAD)  # what was prepared ahead is no gain
             started = time.perf_counter()
             waited_s.append(trained(trainer, batches, steps))

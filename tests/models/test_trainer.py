@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from models.coco import load_coco
 from models.ema import MovingAverage
 from models.loader import Batch, EpochSamples, epoch_batches
 from models.recipe import Recipe
+from models.recolour import recoloured
 from models.trainer import Trainer, TrainingDiverged, build, network, rate_at, step
 from tests.models.conftest import SHAPES
 
@@ -80,6 +82,19 @@ def _evaluating() -> Trainer:
     trainer = _trainer()
     trainer.model.eval()
     return trainer
+
+
+def test_colours_left_to_the_training_are_changed_before_it_looks(shapes: Path) -> None:
+    """In every part of a batch by its own pictures' colours."""
+    batch = _batch(shapes)
+    colours = torch.tensor([[0.3, 0.5, 0.4], [0.0, 1.0, 1.0]])
+    for parts in (1, 2):
+        made, plain, untouched = _trainer(), _trainer(), _trainer()
+        made.parts = plain.parts = untouched.parts = parts
+        done = step(made, [replace(batch, colours=colours)], 0.0)
+        ready = replace(batch, images=recoloured(batch.images, colours))
+        assert done == step(plain, [ready], 0.0)
+        assert done != step(untouched, [batch], 0.0)
 
 
 def test_too_little_memory_cuts_batches_in_half_and_the_step_stays_one(shapes: Path) -> None:
