@@ -1,8 +1,10 @@
 """A detector taken as a chain of blocks, each of which can learn alone.
 
 Behind a student's first blocks that know nothing yet, the later ones learn from noise. If every block is given what
-its teacher's predecessor gives, all of them learn at once, each of the right thing (blockwise distillation, Li et al.,
-arXiv 1911.13053); put together, what they lack adds up, and the whole has to learn on.
+its teacher's predecessor gives, each learns of the right thing from the start (blockwise distillation, Li et al., arXiv
+1911.13053); put together, what they lack adds up, and the whole has to learn on. As they do not depend on each other,
+each can have the pictures that suit it: the first blocks, which cost most, see enough in small ones, and the few cells
+of the last ones cost little in large ones, where the first are not computed.
 
 What is compared is what blocks give before their activation (Heo et al., arXiv 1904.01866): behind a SiLU most of a map
 is near 0 and says little. With it blocks learned as much of a sixth of the pictures.
@@ -48,25 +50,29 @@ class Walk:
         return [*self.maps, *self.backbone[-len(STRIDES) :]]
 
 
-def walk(model: GridDetector, images: Tensor, given: Walk | None = None) -> Walk:
+def walk(model: GridDetector, images: Tensor, given: Walk | None = None, part: range | None = None) -> Walk:
     """What each block gives, of what the one before it gave.
 
     Args:
         model: the detector.
         images: normalised, float32 (B, 3, H, W).
         given: of another detector with the same channels: blocks are handed this instead.
+        part: the only blocks to compute, what is behind the backbone being the last one; by default all. Where it
+            does not begin with the first, what is ``given`` stands for those before it.
     """
+    blocks = model.blocks()
+    part = part or range(len(blocks) + 1)
     found: list[Tensor] = []
     linear: list[Tensor] = []
     with ExitStack() as hooks:
         for layer in model.ends():
             hook = layer.register_forward_hook(lambda _layer, _inputs, output: linear.append(output))
             hooks.callback(hook.remove)
-        taken = images
-        for index, block in enumerate(model.blocks()):
-            found.append(block(taken))
-            taken = (given.backbone if given else found)[index]
-        maps = model.mixed((given.backbone if given else found)[-len(STRIDES) :])
+        chain = given.backbone if given else found
+        found += chain[: part.start]
+        for block in blocks[part.start : part.stop]:
+            found.append(block(chain[len(found) - 1] if found else images))
+        maps = model.mixed(chain[-len(STRIDES) :]) if part.stop > len(blocks) else []
     return Walk(found, maps, linear)
 
 

@@ -137,6 +137,10 @@ class SchedulePart(Strict):
         return self
 
 
+Place = Annotated[int, Field(ge=1)]
+"""In a row, from 1."""
+
+
 class DistillationPart(Strict):
     """See :mod:`models.teacher`."""
 
@@ -151,14 +155,26 @@ class DistillationPart(Strict):
     blocks: Annotated[float, Field(ge=0)] = 0.0
     """Of what every block gives, channel by channel: for a yolox of its teacher's size. See
     :mod:`models.blockwise`."""
-    alone_epochs: Annotated[int, Field(ge=0)] = 0
-    """So many epochs, the first ones, each of these blocks is handed what its teacher's gives."""
+    alone: Annotated[tuple[Place, Place], Field(strict=False)] | None = None
+    """The first and the last of the blocks that learn, each handed what its teacher's predecessor gives: those of the
+    backbone count from 1, what is behind it is one more. By default all learn, together."""
 
     @model_validator(mode="after")
     def _blocks_learn(self) -> DistillationPart:
-        if self.alone_epochs and not self.blocks:
-            raise ValueError("alone_epochs is for blocks that learn; add blocks: 1.0")
+        if self.alone and not self.blocks:
+            raise ValueError("alone is for blocks that learn; add blocks: 1.0")
+        if self.alone and (self.imitation or self.hints):
+            raise ValueError(
+                "blocks that learn alone imitate nothing else; remove imitation and hints, or alone"
+            )
+        if self.alone and self.alone[0] > self.alone[1]:
+            raise ValueError(f"alone is {list(self.alone)}, expected the smaller one first")
         return self
+
+    @property
+    def blocks_alone(self) -> range | None:
+        """``alone``, counted from 0."""
+        return range(self.alone[0] - 1, self.alone[1]) if self.alone else None
 
 
 class Recipe(Strict):
@@ -256,12 +272,55 @@ class Recipe(Strict):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe.
+    """Read and check a recipe; of one in phases, the last.
 
     Raises:
         RecipeError: the file is missing, is not YAML, or has an unknown key or a wrong value, named by
             its path in the file.
     """
+    return load_phases(path)[-1]
+
+
+def load_phases(path: Path) -> tuple[Recipe, ...]:
+    """A recipe's trainings, in their order: one, or as many as its ``phases``.
+
+    What a phase says stands in place of what the recipe says: keys are looked for in depth, lists are replaced as they
+    are. Each begins with the best weights of the one before it, and all but the last are called after their number.
+
+    Raises:
+        RecipeError: as :func:`load_recipe`.
+    """
+    document = _document(path)
+    phases = document.pop("phases", [{}])
+    if not (isinstance(phases, list) and phases and all(isinstance(each, dict) for each in phases)):
+        raise RecipeError(
+            f"{path}: phases: is {phases!r:.80}, expected a list of what differs in each of them"
+        )
+    recipes: list[Recipe] = []
+    for number, changes in enumerate(phases, 1):
+        where = f"{path}: phases.{number - 1}" if len(phases) > 1 else f"{path}"
+        if changes.keys() & {"name", "runs"}:
+            raise RecipeError(f"{where}: has a name or runs of its own; say them once, for all phases")
+        whole = _merged(document, changes)
+        if recipes:
+            whole = _merged(whole, {"model": {"start": str(recipes[-1].folder / "best.pt")}})
+        if number < len(phases) and "name" in whole:
+            whole["name"] = f"{whole['name']}-{number}"
+        try:
+            recipes.append(Recipe.model_validate(whole))
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {'; '.join(_one_line(error))}") from error
+    return tuple(recipes)
+
+
+def _merged(whole: Any, changes: Any) -> Any:
+    """``whole`` with what ``changes`` says instead."""
+    if not (isinstance(whole, dict) and isinstance(changes, dict)):
+        return changes
+    return whole | {key: _merged(whole.get(key), value) for key, value in changes.items()}
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -270,10 +329,7 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{path}: expected keys such as name, names, data and schedule; see configs/train/")
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {'; '.join(_one_line(error))}") from error
+    return document
 
 
 def _keys(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

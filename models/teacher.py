@@ -119,15 +119,20 @@ class Teacher:
         return cls(model.requires_grad_(False).to(device).eval(), columns, weight, imitates)
 
     @torch.no_grad()
-    def teach(self, images: Tensor, targets: Sequence[Target]) -> tuple[list[Target], Walk]:
+    def teach(
+        self, images: Tensor, targets: Sequence[Target], part: range | None = None
+    ) -> tuple[list[Target], Walk]:
         """The targets with what the teacher sees, and what its blocks give.
 
         Args:
             images: uint8 RGB (B, H, W, 3), on the teacher's device.
             targets: of the same B pictures.
+            part: the student's blocks that are to learn alone; what is behind them is not computed.
         """
         normal = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
-        its = walk(self.model, normal)
+        its = walk(self.model, normal, part=range(part.stop) if part else None)
+        if not its.maps:
+            return list(targets), its
         boxes, scores = self.model.decode_of(its.maps, normal)
         scores = scores[..., self.columns]
         taught = [

@@ -13,7 +13,6 @@ from collections import Counter
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from models.augment import Augmentation
-from models.checkpoint import read_checkpoint, save_checkpoint
+from models.checkpoint import save_checkpoint
 from models.coco import Example
 from models.detector import Detector, Fit
 from models.errors import RecipeError
@@ -32,28 +31,19 @@ from models.lineage.proposals import ProposalRule
 from models.loader import EpochSamples, epoch_batches, steps_per_epoch
 from models.machine import keep_freed_memory, machine_limits
 from models.ranks import Ranks, ranks
-from models.recipe import Recipe, load_recipe
+from models.recipe import Recipe, load_phases
+from models.resume import is_finished, last, left_behind
 from models.run_report import EVENTS, RunReport
 from models.start import start_from
 from models.trainer import Trainer, build, network, rate_at, step
 from models.training_data import training_data
 from models.validate import ValidationSet, validate
 
-_FREE_KEYS = {
-    "device",
-    "precision",
-    "workers",
-    "threads",
-    "runs",
-    "schedule.batch",
-    "schedule.learning_rate",
-    "schedule.clip_norm",
-}
-"""What may change between a training and its continuation: the machine, and the remedies errors name."""
-
 
 def train(recipe_path: Path, resume: bool = True) -> Path:
     """Train a detector; returns the path of its best checkpoint.
+
+    Of a recipe in phases each is a training, and those that are finished are not begun again.
 
     Args:
         recipe_path: YAML, see ``configs/train/``.
@@ -68,9 +58,12 @@ def train(recipe_path: Path, resume: bool = True) -> Path:
         TrainingStopped: out of memory, or a worker process was killed.
         RanksError: torchrun started more processes than there are GPUs.
     """
-    recipe = load_recipe(recipe_path)
+    *before, recipe = load_phases(recipe_path)
     with ranks(cuda=recipe.device != "cpu" and torch.cuda.is_available()) as these:
         console = Console(markup=False, highlight=False, soft_wrap=True, quiet=not these.first)
+        for phase in before:
+            if not (resume and is_finished(phase)):
+                _train(phase, resume, these, console)
         return _train(recipe, resume, these, console)
 
 
@@ -91,12 +84,11 @@ def _train(recipe: Recipe, resume: bool, these: Ranks, console: Console) -> Path
             assert report is not None
             _fit(fit, model, recipe, examples, validation, report, console)
             return _done(recipe, validation.examples if validation else examples, console)
-        if recipe.model.start is not None and not (recipe.folder / "last.pt").exists():
+        if recipe.model.start is not None and not last(recipe).exists():
             console.print(start_from(model, recipe.model.start, examples))
         trainer = build(recipe, model, these)
         _say_start(trainer, examples, console)
-        if (recipe.folder / "last.pt").exists():
-            _resume(trainer, validation, report, console)
+        _resume(trainer, validation, report, console)
         with _progress(console) as progress:
             while trainer.epoch < recipe.schedule.epochs and not _is_stale(trainer, console):
                 _epoch(trainer, examples, validation, report, progress, console)
@@ -242,7 +234,7 @@ def _save_last(trainer: Trainer, ap50: float | None) -> None:
     """Replace ``last.pt``; without ``ap50`` a resumed training validates first, where it is due."""
     if not trainer.ranks.first:
         return
-    path = trainer.recipe.folder / "last.pt"
+    path = last(trainer.recipe)
     save_checkpoint(path, trainer.average.model, trainer.epoch, ap50, trainer.state())
 
 
@@ -319,49 +311,18 @@ def _make_folder(folder: Path, resume: bool) -> None:
 def _resume(
     trainer: Trainer, validation: ValidationSet | None, report: RunReport | None, console: Console
 ) -> None:
-    """Continue from ``last.pt``, if it was written under the same recipe."""
-    path = trainer.recipe.folder / "last.pt"
-    content = read_checkpoint(path)
-    if content["training"] is None:
-        raise RecipeError(
-            f"{path}: has no training state; continue from a last.pt, or start anew with --restart"
-        )
-    differences = _differences(content["training"]["recipe"], trainer.recipe.model_dump(mode="json"))
-    changed = [key for key in differences if key not in _FREE_KEYS]
-    if changed:
-        raise RecipeError(
-            f"{path}: began with another recipe ({', '.join(changed)} changed); "
-            f"give the recipe another name, or start anew with --restart"
-        )
+    """Continue from ``last.pt`` where there is one."""
+    content = left_behind(trainer.recipe)
+    if content is None:
+        return
     trainer.restore(content)
-    console.print(f"resuming {path} after epoch {trainer.epoch}")
+    console.print(f"resuming {last(trainer.recipe)} after epoch {trainer.epoch}")
     # It may have been killed between its last epoch and that one's validation. As the first process read it: that one
     # replaces the file next.
     if trainer.ranks.agreed(content["ap50"] is None):
         metrics = _judge(trainer, validation, report)
         if metrics is not None:
             console.print(f"epoch {trainer.epoch}/{trainer.recipe.schedule.epochs}{_said(metrics)}")
-
-
-def _differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """The dotted keys of ``now`` that were different before; keys that are gone do not count."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            path
-            for key in now
-            for path in _differences(before.get(key), now[key], f"{where}.{key}" if where else key)
-        ]
-    if (
-        isinstance(before, list)
-        and isinstance(now, list)
-        and [type(each) for each in now] == [dict] * len(before)
-    ):
-        return [
-            path
-            for index, pair in enumerate(zip(before, now, strict=True))
-            for path in _differences(*pair, f"{where}.{index}")
-        ]
-    return [] if before == now else [where]
 
 
 def _progress(console: Console) -> Progress:

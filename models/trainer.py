@@ -158,6 +158,12 @@ def _teacher(recipe: Recipe, student: Detector, device: torch.device) -> Teacher
             f"distillation.teacher: {part.teacher} is a {model.family}, expected a detector with cells"
         )
     assert isinstance(student, GridDetector)  # the recipe made sure of it
+    blocks = len(student.blocks()) + 1
+    if part.alone and part.alone[1] > blocks:
+        raise RecipeError(
+            f"distillation.alone: is {list(part.alone)}, expected two of 1 to {blocks}: the backbone's blocks, "
+            "and what is behind it"
+        )
     try:
         return Teacher.of(model, student, part.weight, part.imitation, part.hints, device, part.blocks > 0)
     except ValueError as error:
@@ -237,16 +243,19 @@ def _losses(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
             return model.losses(images, targets)
         assert isinstance(model, GridDetector)
         assert trainer.recipe.distillation is not None
-        targets, wanted = teacher.teach(pixels, targets)
         part = trainer.recipe.distillation
-        given = wanted if trainer.epoch < part.alone_epochs else None
-        own = walk(model, images, given)
-        losses = model.losses_of((given or own).maps, images, targets)
-        losses["taught"] = losses["taught"] * teacher.weight
+        alone = part.blocks_alone
+        targets, wanted = teacher.teach(pixels, targets, alone)
+        given = wanted if alone else None
+        own = walk(model, images, given, alone)
+        losses = {}
+        if own.maps:
+            losses = model.losses_of((given or own).maps, images, targets)
+            losses["taught"] = losses["taught"] * teacher.weight
         if teacher.imitation is not None:
             losses["imitation"] = teacher.imitation(own.imitated, wanted.imitated)
         if part.blocks:
-            losses["blocks"] = misfit(own.linear, wanted.linear) * part.blocks
+            losses["blocks"] = misfit(own.linear, wanted.linear[-len(own.linear) :]) * part.blocks
     return losses
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from models.augment import Augmentation
@@ -31,13 +31,13 @@ def _nano() -> MegviiYolox:
     return MegviiYolox(MegviiYoloxConfig(SHAPES, HEIGHT, WIDTH, "nano")).eval()
 
 
-def _recipe(folder: Path, shapes: Path, teacher: Path, model: str, alone: int) -> Path:
+def _recipe(folder: Path, shapes: Path, teacher: Path, model: str, alone: str = "") -> Path:
     path = folder / "student.yaml"
     path.write_text(f"""
 name: student
 names: [square, disc]
 model: {{{model}, input_height: {HEIGHT}, input_width: {WIDTH}}}
-distillation: {{teacher: {teacher}, blocks: 1.0, alone_epochs: {alone}}}
+distillation: {{teacher: {teacher}, blocks: 1.0{alone}}}
 data:
   train: [{{annotations: {shapes}, images: {shapes.parent}, repeat: 8}}]
   in_memory: true
@@ -98,6 +98,30 @@ def test_a_block_is_handed_what_is_given() -> None:
     assert all(misfit([a], [b]) > 0 for a, b in zip(together.linear, wanted.linear, strict=True))
 
 
+def test_parts_are_handed_the_same_and_compute_nothing_else() -> None:
+    teacher, student = _nano(), _nano()
+    ran: list[nn.Module] = []
+    layers = {layer for layer in student.modules() if not [*layer.children()]}
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, _inputs, _output: ran.append(layer))
+    images = torch.rand(2, 3, HEIGHT, WIDTH) * 255
+    with torch.no_grad():
+        wanted = walk(teacher, images)
+        whole = walk(student, images, wanted)
+        ran.clear()
+        first = walk(student, images, wanted, range(3))
+        ran_first = {*ran}
+        ran.clear()
+        last = walk(student, images, wanted, range(3, 5))
+        as_much = walk(teacher, images, part=range(3))
+    assert not ran_first & {*ran}
+    assert ran_first == layers & {each for block in student.blocks()[:-1] for each in block.modules()}
+    linear = [*first.linear, *last.linear]
+    assert [one.equal(other) for one, other in zip(linear, whole.linear, strict=True)] == [True] * 7
+    assert (len(first.linear), len(first.maps), len(last.maps)) == (3, 0, 3)
+    assert all(one.equal(other) for one, other in zip(as_much.backbone, wanted.backbone[:3], strict=True))
+
+
 def test_misfit_is_a_part_of_each_channels_variance() -> None:
     torch.manual_seed(0)
     wanted = torch.randn(4, 3, 8, 8) * torch.tensor([1.0, 10.0, 100.0])[:, None, None]
@@ -108,33 +132,47 @@ def test_misfit_is_a_part_of_each_channels_variance() -> None:
     assert misfit([wanted, mean], [wanted, wanted]).item() == pytest.approx(left)
 
 
-def test_blocks_learn_alone_and_then_together(tmp_path: Path, shapes: Path) -> None:
-    """What blocks lack falls, over both kinds of epochs; the other losses are there in both."""
+def test_parts_learn_alone_and_then_together(tmp_path: Path, shapes: Path) -> None:
+    """What their blocks lack falls, and what is not theirs stays as it is."""
     torch.manual_seed(1)
     teacher = tmp_path / "teacher.pt"
     save_checkpoint(teacher, _nano(), 1, None)
-    trainer, samples = _trainer(_recipe(tmp_path, shapes, teacher, "family: yolox, size: nano", 1))
-    assert trainer.teacher is not None
-    fits = []
-    for epoch in (0, 1):
-        trainer.epoch = epoch
-        for batch in epoch_batches(replace(samples, epoch=epoch), 8, 0):
-            losses = step(trainer, [batch], 1.0)
-            fits.append(losses["blocks"])
-    assert fits[7] < 0.7 * fits[0]
-    assert {"box", "objectness", "class", "taught", "blocks"} == set(losses)
+    state: dict[str, torch.Tensor] = {}
+    names = {"box", "objectness", "class", "taught", "blocks"}
+    of_the_first = ("backbone.backbone.stem", *(f"backbone.backbone.dark{number}" for number in (2, 3, 4)))
+    for alone, parts, losses in (
+        ("[1, 3]", {True}, {"blocks"}),
+        ("[4, 5]", {False}, names),
+        ("", {True, False}, names),
+    ):
+        rest = f", alone: {alone}" if alone else ""
+        trainer, samples = _trainer(_recipe(tmp_path, shapes, teacher, "family: yolox, size: nano", rest))
+        trainer.model.load_state_dict(state or trainer.model.state_dict())
+        before = copy.deepcopy(trainer.model.state_dict())
+        fits = []
+        for batch in epoch_batches(samples, 8, 0):
+            said = step(trainer, [batch], 1.0)
+            assert set(said) == losses
+            fits.append(said["blocks"])
+        assert fits[-1] < 0.8 * fits[0]
+        state = copy.deepcopy(trainer.model.state_dict())
+        changed = [name for name, value in state.items() if not value.equal(before[name])]
+        assert {name.startswith(of_the_first) for name in changed} == parts
 
 
 def test_blocks_need_the_teachers_channels(tmp_path: Path, shapes: Path) -> None:
     teacher = tmp_path / "teacher.pt"
     save_checkpoint(teacher, _nano(), 1, None)
-    recipe = load_recipe(_recipe(tmp_path, shapes, teacher, "family: yolox, size: tiny", 1))
+    recipe = load_recipe(_recipe(tmp_path, shapes, teacher, "family: yolox, size: tiny"))
     with pytest.raises(RecipeError, match=r"gives \[32, 64, 128, 256, .* leave distillation\.blocks out"):
         build(recipe, network(recipe))
+    beyond = _recipe(tmp_path, shapes, teacher, "family: yolox, size: nano", ", alone: [4, 6]")
+    with pytest.raises(RecipeError, match=r"alone: is \[4, 6\], expected two of 1 to 5: the backbone's"):
+        build(load_recipe(beyond), network(load_recipe(beyond)))
     with pytest.raises(
         RecipeError, match=r"a lookout-yolox does not learn by blocks; remove distillation\.blocks"
     ):
-        load_recipe(_recipe(tmp_path, shapes, teacher, "backbone_blocks: 12", 1))
+        load_recipe(_recipe(tmp_path, shapes, teacher, "backbone_blocks: 12"))
 
 
 def test_a_backbone_by_stride_is_the_backbone() -> None:

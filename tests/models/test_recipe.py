@@ -93,8 +93,18 @@ def test_the_newcomers_recipe_explains_every_line() -> None:
         ),
         (
             "name: mine",
-            "name: mine\ndistillation: {teacher: t.pt, alone_epochs: 2}",
-            r"distillation: .*alone_epochs is for blocks that learn; add blocks: 1\.0$",
+            "name: mine\ndistillation: {teacher: t.pt, alone: [1, 2]}",
+            r"distillation: .*alone is for blocks that learn; add blocks: 1\.0$",
+        ),
+        (
+            "name: mine",
+            "name: mine\ndistillation: {teacher: t.pt, alone: [4, 5], blocks: 1.0, hints: 1.0}",
+            r"distillation: .*imitate nothing else; remove imitation and hints, or alone$",
+        ),
+        (
+            "name: mine",
+            "name: mine\ndistillation: {teacher: t.pt, alone: [3, 2], blocks: 1.0}",
+            r"distillation: .*alone is \[3, 2\], expected the smaller one first$",
         ),
         (
             "name: mine",
