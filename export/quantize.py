@@ -144,6 +144,7 @@ def quantized(calibration: Calibration, nodes: list[str]) -> onnx.ModelProto:
     model: onnx.ModelProto = quantizer.model.model
     if pixels is not None:
         _take_bytes(model.graph, pixels)
+    _tidy(model.graph)
     return model
 
 
@@ -231,11 +232,10 @@ def _take_bytes(graph: onnx.GraphProto, pixels: _Bytes) -> None:
             numpy_helper.from_array(np.array(pixels.scale, np.float32), node.input[1])
         )
         node.CopyFrom(helper.make_node("Identity", [pixels.source], list(node.output), name=node.name))
-    _drop_unused(graph)
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes that nothing needs: onnxruntime would run them all the same."""
+def _tidy(graph: onnx.GraphProto) -> None:
+    """Each node behind those that it needs, where the quantizer put some at the end; none that nothing needs."""
     needed = {value.name for value in graph.output}
     kept = []
     for node in reversed(sorted_nodes(graph)):

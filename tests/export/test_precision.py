@@ -25,7 +25,7 @@ from export.graph import sorted_nodes
 from export.network import channel_error, network_of, precision_of, prepared
 from export.parity import ParityError, placed, run_file
 from export.pictures import demo_pictures
-from export.quantize import Calibration, in_8_bits
+from export.quantize import Calibration, calibrate, in_8_bits, quantizable, quantized
 from export.stem import block_kernel
 from stream.cli import main
 from tests.export.conftest import save, yolox_like
@@ -95,6 +95,16 @@ def test_only_the_network_is_lowered(lower: Path) -> None:
         assert kinds.keys() == {0, TensorProto.FLOAT}
         assert kinds[0] >= 30
         assert kinds[TensorProto.FLOAT] >= 6
+
+
+def test_an_8_bit_graph_is_in_order(yolox_nano: Path, tmp_path: Path) -> None:
+    """SiLU needs a tensor twice, once in 8 bits and once without: what joins them has its place too."""
+    export_model(yolox_nano, tmp_path / "nano.onnx", say=print)
+    made = prepared(load(tmp_path / "nano.onnx"))
+    spec = read_spec(made, "nano")
+    images = [placed(picture, spec) for picture in demo_pictures()[:2]]
+    calibration = calibrate(made, images, iter(images))
+    onnx.checker.check_model(quantized(calibration, quantizable(calibration, 1, 1)))
 
 
 def test_a_batch_gives_what_each_picture_gives(lower: Path) -> None:
