@@ -22,11 +22,9 @@ def recoloured(images: Tensor, colours: Tensor) -> Tensor:
         uint8 RGB (B, H, W, 3), on the same device.
     """
     hue, saturation, brightness = colours[:, :, None, None].unbind(1)
-    red, green, blue = pixels = images.float().unbind(-1)
-    value, least = (
-        torch.maximum(torch.maximum(*pixels[:2]), blue),
-        torch.minimum(torch.minimum(*pixels[:2]), blue),
-    )
+    pixels = images.float()
+    red, green, blue = pixels.unbind(-1)
+    value, least = pixels.amax(-1), pixels.amin(-1)
     chroma = value - least
     span = chroma.clamp(min=1)
     sixth = torch.where(
