@@ -45,7 +45,7 @@ BOUNDS: dict[Literal["fp16", "int8"], Bounds] = {
     "int8": Bounds(same_iou=0.75, least_share=0.85, most_score_difference=0.06, most_lost_ap=0.01),
 }
 """Measured on 450 to 870 pictures of ``coco-mini`` and ``pedestrians``: in float16 shares of 0.991 to 0.997 and
-0.002; in int8 lookout-nano 0.95 to 0.99 and 0.01 to 0.04, YOLOX-nano 0.97 to 0.99 and 0.02 to 0.04. Broken
+0.002; in int8 a ``lookout-yolox`` 0.95 to 0.99 and 0.01 to 0.04, YOLOX-nano 0.97 to 0.99 and 0.02 to 0.04. Broken
 ones (YOLOX-nano with its first convolution in int8, at half its AP) 0.55 to 0.60 and 0.17 to 0.30."""
 
 

@@ -37,7 +37,8 @@ ATTEMPTS = ((0.0, 1), (0.1, 5), (0.25, 5))
 """What stays float32 in one attempt at int8 after the other: a share of the layers, from the first on, and so
 many layers on every way to the end (5: a decoupled head's branch of two separable convolutions and its last).
 
-YOLOX-nano loses more than 0.01 AP by the first (0.033) and 0.006 by the second; lookout-nano passes at once.
+YOLOX-nano loses more than 0.01 AP by the first (0.033) and 0.006 by the second; an EfficientNet-Lite0 (ReLU6, family
+``lookout-yolox``) passes at once.
 """
 
 

@@ -4,7 +4,8 @@ QuantizeLinear and DequantizeLinear around each operator (ONNX's QDQ form), as e
 signed weights with a scale for each output channel, unsigned activations with one scale a tensor (Krishnamoorthi,
 arXiv 1806.08342). A tensor's range is what its least and greatest values are over the pictures, each as mean
 and one standard deviation: their extremes let one odd picture coarsen all others (YOLOX-nano loses 0.002
-to 0.005 AP by it), their means cut too much (lookout-nano's sure scores change by 0.08 instead of 0.04).
+to 0.005 AP by it), their means cut too much (sure scores of a
+``lookout-yolox`` on EfficientNet-Lite0 change by 0.08 instead of 0.04).
 
 Left in float32: all that is not the network proper (``export.network``); the last layer on every way, which
 says boxes or scores; whatever takes or makes a tensor that one 8-bit scale does not fit, by measurement
@@ -34,7 +35,7 @@ MOST_ERROR = 0.25
 """A tensor that 8 bits change by more (``channel_error``) stays float32.
 
 Measured: 0.42 to 0.50 for what the first convolution of YOLOX-nano makes, whose loudest channel reaches 118
-and most others 5; all others of it, and all of lookout-nano's, are at 0.16 or below. With that one in 8 bits
+and most others 5; all others of it, and all of a ``lookout-yolox``'s, are at 0.16 or below. With that one in 8 bits
 YOLOX-nano falls from 0.329 AP to 0.13-0.23.
 """
 

@@ -1,7 +1,7 @@
 """A first convolution of stride 2 on three channels, as one of stride 1 on the twelve of 2x2 blocks: the same sums.
 
 Three channels are too few for 8-bit kernels, which gather them byte by byte: at 416x320 the stem of
-lookout-nano took 1.0 ms, in this form 0.5, and the whole int8 model 9.7 instead of 10.6. Pixels are moved while
+EfficientNet-Lite0 took 1.0 ms, in this form 0.5, and a whole int8 detector 9.7 instead of 10.6. Pixels are moved while
 they are bytes. In float32 nothing is gained by it.
 """
 

@@ -88,9 +88,9 @@ def test_only_the_network_is_lowered(lower: Path) -> None:
     kinds = Counter(
         weights.get(node.input[1], 0) for node in graph.node if node.op_type == "Conv"
     )  # 0: behind a DequantizeLinear
-    assert kinds.total() == 72
+    assert kinds.total() == 113
     if lower.stem == "fp16":
-        assert kinds == {TensorProto.FLOAT16: 72}
+        assert kinds == {TensorProto.FLOAT16: 113}
     else:
         assert kinds.keys() == {0, TensorProto.FLOAT}
         assert kinds[0] >= 30
@@ -121,9 +121,10 @@ def test_a_batch_gives_what_each_picture_gives(lower: Path) -> None:
 def test_boxes_of_float16_are_not_rounded_to_its_steps(lower: Path, model: Path) -> None:
     spec = read_spec(load(model), "model")
     images = np.stack([placed(picture, spec) for picture in demo_pictures()])
-    for exact, half in zip(run_file(model, images, 1), run_file(lower, images, 1), strict=True):
-        sure = np.flatnonzero(exact.scores >= 0.5)
-        assert np.abs(exact.boxes[sure] - half.boxes[sure]).max(initial=0.0) < 0.3
+    edges = np.concatenate([one.boxes[one.scores >= 0.3].ravel() for one in run_file(lower, images, 1)])
+    assert edges.size >= 40
+    steps = edges.astype(np.float16).astype(np.float32)  # of a quarter of a pixel at 256 and more
+    assert np.mean(edges == steps) < 0.05
 
 
 @pytest.mark.parametrize("wanted", ["fp16", pytest.param("int8", marks=pytest.mark.slow)])
@@ -155,11 +156,11 @@ def test_a_broken_tensor_is_named_and_no_file_made(
 
     def wrong(*arguments: object) -> Calibration:
         found = real(*arguments)  # type: ignore[arg-type]
-        return dataclasses.replace(found, ranges={**found.ranges, "detector/relu_5": (0.0, 1e-3)})
+        return dataclasses.replace(found, ranges={**found.ranges, "detector/silu_5": (0.0, 1e-3)})
 
     monkeypatch.setattr(precision, "calibrate", wrong)
     monkeypatch.setattr(precision, "ATTEMPTS", ((0.0, 1),))
-    with pytest.raises(ParityError, match=r"int8: .*the first tensor to drift is detector/relu_5 \(Relu "):
+    with pytest.raises(ParityError, match=r"int8: .*the first tensor to drift is detector/silu_5 \(Mul "):
         export_model(model, tmp_path / "out.onnx", precision="int8", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
@@ -188,9 +189,11 @@ def test_more_stays_in_float32_where_less_does_not_do(
     monkeypatch.setattr(precision, "check_agreement", strict_at_first)
     said: list[str] = []
     export_model(model, tmp_path / "out.onnx", precision="int8", say=said.append)
-    assert said[2].startswith("int8        66 of 72 layers in int8")
     assert said[2].endswith("too much: int8: not this one; again with more in float32")
-    assert said[3].startswith("int8        35 of 72")
+    in_int8 = [int(line.split()[1]) for line in said[2:4]]
+    assert all("of 113 layers in int8" in line for line in said[2:4])
+    assert in_int8[0] >= 90
+    assert in_int8[1] < 0.8 * in_int8[0]
 
 
 @pytest.fixture
@@ -232,7 +235,8 @@ def test_average_precision_is_bounded(
     model: Path, annotated: Annotated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bound(most: float) -> None:
-        bounds = dataclasses.replace(agreement.BOUNDS["int8"], most_lost_ap=most)
+        # CPUs without 8-bit dot products saturate: scores differ more there, and are not what this is about
+        bounds = dataclasses.replace(agreement.BOUNDS["int8"], most_lost_ap=most, most_score_difference=0.1)
         monkeypatch.setitem(agreement.BOUNDS, "int8", bounds)
 
     bound(1.0)

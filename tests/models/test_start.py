@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from models.augment import letterboxed
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.coco import Example, load_coco
+from models.detector import Detector
 from models.errors import RecipeError
+from models.megvii_yolox import MegviiYolox, MegviiYoloxConfig
 from models.postprocess import detections
 from models.start import adopt, restore_statistics, start_from, weights_of_onnx
 from models.train import train
@@ -28,6 +29,11 @@ from tests.models.conftest import draw_shapes
 NANO = Path("models/weights/lookout-nano.onnx").resolve()
 NAMES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "dog", "cat")
 SMALL = (96, 128)
+
+
+def _nano(names: tuple[str, ...] = NAMES, size: tuple[int, int] = SMALL) -> MegviiYolox:
+    """The embedded file's architecture."""
+    return MegviiYolox(MegviiYoloxConfig(names, *size, "nano")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def street(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Exampl
     return load_coco(file, folder, ("person",))
 
 
-def _decoded(model: Yolox, images: Tensor) -> tuple[Tensor, Tensor]:
+def _decoded(model: MegviiYolox, images: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         return model.decode(model.normalise(images))
 
@@ -63,9 +69,9 @@ def _images(examples: list[Example], size: tuple[int, int]) -> Tensor:
 
 def test_the_embedded_file_becomes_a_network_again(street: list[Example]) -> None:
     """In evaluation the same as the file, before its statistics are back and after."""
-    model = Yolox(YoloxConfig(NAMES)).eval()
+    model = _nano(size=(352, 480))
     adopt(model, *weights_of_onnx(NANO, model), "lookout-nano")
-    images = _images(street, (320, 416))
+    images = _images(street, (352, 480))
     session = onnxruntime.InferenceSession(str(NANO), providers=["CPUExecutionProvider"])
     boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"images": images.numpy()})
     decoded = _decoded(model, images)
@@ -90,7 +96,7 @@ def test_the_embedded_file_becomes_a_network_again(street: list[Example]) -> Non
     assert boxes_apart < 0.02
     assert scores_apart < 1e-5
     deviations = [norm.running_var for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
-    assert len(deviations) == 66
+    assert len(deviations) == 104
     assert all(each is not None and float(each.std()) > 0 for each in deviations)
 
 
@@ -98,7 +104,7 @@ def test_with_statistics_it_computes_the_same_in_training(street: list[Example])
     """On the pictures that they are of; without them, something else."""
     alike = []
     for statistics in (False, True):
-        model = Yolox(YoloxConfig(NAMES, *SMALL)).eval()
+        model = _nano()
         adopt(model, *weights_of_onnx(NANO, model), "lookout-nano")
         if statistics:
             restore_statistics(model, street[:2])
@@ -111,15 +117,15 @@ def test_with_statistics_it_computes_the_same_in_training(street: list[Example])
 
 
 def test_classes_keep_what_they_know_by_name(street: list[Example], tmp_path: Path) -> None:
-    whole = Yolox(YoloxConfig(NAMES, *SMALL)).eval()
+    whole = _nano()
     start_from(whole, "lookout-nano", street)
     save_checkpoint(tmp_path / "nano.pt", whole, 1, None)
     images = _images(street, SMALL)
     for start in (str(NANO), str(tmp_path / "nano.pt")):
-        few = Yolox(YoloxConfig(("cat", "tram", "person"), *SMALL)).eval()
-        random = few.heads[0].class_logits.weight[1].clone()  # type: ignore[union-attr, index]
+        few = _nano(("cat", "tram", "person"))
+        random = few.head.cls_preds[0].weight[1].clone()  # type: ignore[union-attr, index]
         assert start_from(few, start, street) == f"starting from {start}; anew: tram"
-        assert torch.equal(few.heads[0].class_logits.weight[1], random)  # type: ignore[union-attr, index]
+        assert torch.equal(few.head.cls_preds[0].weight[1], random)  # type: ignore[union-attr, index]
         expected, found = _decoded(whole, images)[1], _decoded(few, images)[1]
         worst = float((expected[..., [7, 0]] - found[..., [0, 2]]).abs().max())
         print(f"{Path(start).name}: largest difference {worst}")
@@ -134,19 +140,23 @@ def test_what_does_not_fit_is_told(street: list[Example], tmp_path: Path) -> Non
         onnx.helper.set_model_props(changed, kept)
         onnx.save(changed, str(tmp_path / f"{name}.onnx"))
     (tmp_path / "none.onnx").write_text("nothing")
-    for start, config, message in (
-        ("other.onnx", {}, "is a yolo-v1 model, the recipe's is a lookout-yolox"),
-        ("half.onnx", {}, "is in fp16"),
-        ("none.onnx", {}, "cannot be read .* expected an .onnx file that lookout export made"),
+    save_checkpoint(tmp_path / "narrow.pt", Yolox(YoloxConfig(NAMES, *SMALL, width=16)), 1, None)
+    nano, wide = _nano(), Yolox(YoloxConfig(NAMES, *SMALL, width=24))
+    tiny = MegviiYolox(MegviiYoloxConfig(NAMES, *SMALL, "tiny"))
+    models: tuple[tuple[str, Detector, str], ...] = (
+        ("other.onnx", nano, "is a yolo-v1 model, the recipe's is a yolox"),
+        ("half.onnx", nano, "is in fp16"),
+        ("none.onnx", nano, "cannot be read .* expected an .onnx file that lookout export made"),
         (
             "lookout-mini",
-            {},
+            nano,
             r"no such file; expected a checkpoint \(\.pt\), an \.onnx .* or one of lookout-nano",
         ),
-        (str(NANO), {"width": 64}, r"\(80, 40, 1, 1\) there and \(64, 40, 1, 1\) here"),
-        (str(NANO), {"skipped_blocks": ()}, r"blocks\.2\..* is in one of the networks alone"),
-    ):
-        model = Yolox(dataclasses.replace(YoloxConfig(NAMES, *SMALL), **config))
+        (str(NANO), wide, "is a yolox model, the recipe's is a lookout-yolox"),
+        (str(NANO), tiny, r"dark2\.0\..* is in one of the networks alone"),
+        ("narrow.pt", wide, r"\(16, 40, 1, 1\) there and \(24, 40, 1, 1\) here"),
+    )
+    for start, model, message in models:
         with pytest.raises(RecipeError, match=message):
             start_from(model, str(tmp_path / start), street)
 

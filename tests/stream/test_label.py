@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from models.coco import load_coco
+from models.lineage.recall import overlap
 from models.pseudo_labels import Boxes, Rules, settle
 from stream.cli import main
 from stream.detector import Detector
@@ -70,6 +71,8 @@ def test_the_command(
     for example in examples:
         (found,) = detector.detect_images([read_rgb(example.path)], 0.2)
         known = np.isin(found.classes, [detector.spec.names.index(name) for name in ("person", "bicycle")])
+        alike = found.classes[:, None] == found.classes
+        known &= ~np.tril(alike & (overlap(found.boxes, found.boxes) > 0.65), -1).any(1)  # one object twice
         sure = known & (found.scores >= 0.5)
         assert example.boxes == pytest.approx(found.boxes[sure], abs=0.02)
         assert example.crowds == pytest.approx(found.boxes[known & ~sure], abs=0.02)

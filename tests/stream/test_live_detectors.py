@@ -101,7 +101,7 @@ async def test_a_model_takes_over_and_gives_back_while_somebody_watches(
         await peer.wait_for(lambda peer: peer.pictures > 5)
         session = peer.location
         before = (await http.get("/api/detector")).json()
-        assert (before["model"], before["input"], before["previous"]) == ("lookout-nano", [416, 320], None)
+        assert (before["model"], before["input"], before["previous"]) == ("lookout-nano", [480, 352], None)
         answer = await http.put("/api/detector", json={"previous": True})
         assert (answer.status_code, "no other model" in answer.text) == (409, True)
 
