@@ -211,7 +211,7 @@ def _check_family(model: Detector, family: str, start: str) -> None:
     if family != model.family:
         raise RecipeError(
             f"model.start: {start}: is a {family} model, the recipe's is a {model.family}; "
-            f"set model.family to {family}, or give one that is a {model.family}"
+            "give one of that family, or change model.family where it has the file's"
         )
 
 
